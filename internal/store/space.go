@@ -1,0 +1,20 @@
+package store
+
+// Space is the first byte of every key: who owns it. This is the one table of them; a space has one owner, and only
+// the owner reads and writes its keys.
+type Space byte
+
+const (
+	Meta        Space = 'm' // store: schema version, epoch; engine: clock, sequence
+	Inbox       Space = 'i' // engine: events that wait
+	Journal     Space = 'j' // engine: actions to carry out
+	DeadLetters Space = 'd' // engine
+	Timers      Space = 't' // engine
+	Marks       Space = 'k' // engine: deliveries that may be repeated
+	Catalog     Space = 'c' // functions/catalog: revisions, origins
+	State       Space = 's' // functions/state
+	Usage       Space = 'u' // engine
+	Streams     Space = 'o' // sync/outbox
+	Retained    Space = 'r' // drivers/broker
+	Sessions    Space = 'n' // drivers/broker
+)

@@ -1,0 +1,83 @@
+// Package store is the gateway's one durable memory: ordered keys and values in Badger, written in groups.
+//
+// # One writer
+//
+// All changes go through [Store.Update]. The functions given to it run one at a time and see every earlier update,
+// whether that is on disk yet or not, so that whoever comes next need not wait for the disk. Their writes join the
+// open group: a set of updates that is committed in one Badger transaction and, under [Power], followed by one sync.
+// A group is all or nothing; group n+1 is not committed before the sync of group n has returned, because Badger's
+// Sync reaches only the active memtable's log.
+//
+// Nothing may leave the box on the strength of an update before its group is durable: [Tx.OnDurable] says when.
+//
+// # Failure
+//
+// When a group cannot be committed, it and the group that was being filled meanwhile (which may have read from it)
+// are dropped, every OnFail of theirs is called, and reads see the state from before. The callers run again what they
+// did. A failed sync breaks the store for good, since nobody can know what reached the disk: every later Update
+// returns [ErrBroken], and the gateway must end and start anew.
+package store
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+)
+
+// Durability says what a durable update survives.
+type Durability int
+
+const (
+	Power Durability = iota // a power cut: synced before it is called durable
+	Crash                   // the death of the process, not a power cut
+)
+
+var (
+	// ErrFull: the free space of the file system is below Options.MinFree. Sources hold back and try again.
+	ErrFull = errors.New("the disk is full")
+	// ErrBroken: a sync failed; the gateway must end.
+	ErrBroken = errors.New("the store is broken")
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("the store is closed")
+	// ErrLocked: another process has the directory open.
+	ErrLocked = errors.New("another process uses the data directory")
+	// ErrTooBig: one update wrote more than fits a transaction. Nothing of it was written.
+	ErrTooBig = errors.New("too much for one transaction")
+)
+
+// Options of Open. The zero value of each field means the default given with it.
+type Options struct {
+	Durability Durability
+	Linger     time.Duration // how long a group in which nobody waits may wait for more; 50 ms, negative: not at all
+	Profile    string        // "small", "normal", or "auto" (small under 1 GiB of memory and on 32 bits)
+	MinFree    int64         // bytes; 64 MiB
+	Log        *slog.Logger  // slog.Default()
+}
+
+// Reader reads keys. Values are valid until the function that got the Reader returns.
+type Reader interface {
+	// Get returns a key's value and whether it is there.
+	Get(key []byte) (value []byte, ok bool, err error)
+	// Scan calls fn for every key that begins with prefix and is greater than after (nil: from the first), in
+	// ascending order, until fn returns false.
+	Scan(prefix, after []byte, fn func(key, value []byte) bool) error
+}
+
+// Tx is one update in the making: it reads everything earlier and its own writes. It is valid only inside the function given to Update.
+type Tx interface {
+	Reader
+	// Put sets a key. The store keeps neither slice.
+	Put(key, value []byte)
+	// PutNew is Put for a key that is not in the store. If it is deleted again before its group is written, neither is
+	// ever written: that is how an event whose outcome follows at once costs no inbox entry.
+	PutNew(key, value []byte)
+	// Delete removes a key; removing an absent one is fine.
+	Delete(key []byte)
+	// Urgent says that somebody waits for this update: its group does not linger.
+	Urgent()
+	// OnDurable registers what happens once the group is durable. All of a group's functions are called from one
+	// goroutine, in the order in which they were registered; they must not block and not call Update.
+	OnDurable(fn func())
+	// OnFail registers what happens if the group is dropped instead, under the same rules.
+	OnFail(fn func(err error))
+}
