@@ -91,7 +91,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			s.log.Warn("requests were cut off since they did not finish in time", "time", stopTimeout)
 		}
 		done()
-		_ = <-served // says that it was shut down
+		<-served //nolint:errcheck // says that it was shut down
 	}
 	cancel()
 	_ = srv.Close()
