@@ -41,6 +41,12 @@ var (
 	ErrClosed = errors.New("the store is closed")
 	// ErrLocked: another process has the directory open.
 	ErrLocked = errors.New("another process uses the data directory")
+	// ErrDropped: a group could not be written, and this update was in it or had read from it. Run again what made it.
+	ErrDropped = errors.New("the group was dropped")
+	// ErrDamaged: the files of the store cannot be read.
+	ErrDamaged = errors.New("the store is damaged")
+	// ErrNewer: the store was written by a newer version of Perigee.
+	ErrNewer = errors.New("the store was written by a newer version")
 	// ErrTooBig: one update wrote more than fits a transaction. Nothing of it was written.
 	ErrTooBig = errors.New("too much for one transaction")
 )
@@ -51,7 +57,23 @@ type Options struct {
 	Linger     time.Duration // how long a group in which nobody waits may wait for more; 50 ms, negative: not at all
 	Profile    string        // "small", "normal", or "auto" (small under 1 GiB of memory and on 32 bits)
 	MinFree    int64         // bytes; 64 MiB
+	SetAside   bool          // move a damaged store out of the way and begin a new one, with a new epoch
 	Log        *slog.Logger  // slog.Default()
+}
+
+// Stats says how the store is doing. Counts are since Open.
+type Stats struct {
+	Profile      string // "small" or "normal"
+	Durability   string // "power" or "crash"
+	Updates      int64  // that joined a group
+	Groups       int64  // committed
+	Syncs        int64  // of the disk
+	Dropped      int64  // groups that could not be written
+	BytesWritten int64  // of keys and values, as given to Put and Delete
+	Bytes        int64  // that the store takes on the disk
+	Free         int64  // of the file system
+	Full         bool   // updates that add are refused
+	SetAside     string // where Open moved a damaged store, empty if it did not
 }
 
 // Reader reads keys. Values are valid until the function that got the Reader returns.

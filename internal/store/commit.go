@@ -1,0 +1,164 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// signal wakes the committer.
+func (s *Store) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run is the committer: the one goroutine that writes to the disk. It ends when the store is closing and nothing is left
+// to write.
+func (s *Store) run() {
+	defer close(s.stopped)
+	for {
+		g, wait := s.next()
+		switch {
+		case g != nil:
+			s.commit(g)
+		case wait < 0:
+			return
+		default:
+			s.sleep(wait)
+		}
+	}
+}
+
+// next seals the open group if it is time. Otherwise it says how long to wait for that: 0 until something happens, -1 if
+// nothing ever will.
+func (s *Store) next() (*group, time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.open
+	if g.empty() {
+		g.urgent = false
+		if s.closing {
+			return nil, -1
+		}
+		return nil, 0
+	}
+	if wait := time.Until(s.due); wait > 0 && !g.urgent && !s.closing && len(g.entries) > 0 {
+		return nil, wait
+	}
+	s.sealed, s.last, s.open = g, g, newGroup()
+	s.changed.Broadcast()
+	return g, 0
+}
+
+// sleep waits for a signal, for at most wait, and does the housekeeping when that is due.
+func (s *Store) sleep(wait time.Duration) {
+	if wait > 0 {
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		select {
+		case <-s.wake:
+		case <-t.C:
+		}
+		return
+	}
+	select {
+	case <-s.wake:
+	case <-s.tidying.C:
+		s.tidy()
+	}
+}
+
+// commit writes a sealed group and tells those who wait for it.
+func (s *Store) commit(g *group) {
+	if err := s.write(g); err != nil {
+		s.drop(g, err)
+		return
+	}
+	snap := s.disk.snapshot()
+	s.mu.Lock()
+	old := s.snap
+	s.snap, s.sealed = snap, nil
+	s.stats.Groups++
+	s.changed.Broadcast()
+	s.mu.Unlock()
+	old.release()
+	g.finish(nil)
+}
+
+// write takes a group to the disk. An error that wraps ErrBroken leaves it open what the disk has.
+func (s *Store) write(g *group) error {
+	if len(g.entries) == 0 {
+		return nil
+	}
+	if free, err := s.checkFree(); err != nil {
+		return err
+	} else if free < s.floor() {
+		return fullError(s.dir, free, s.opts.MinFree)
+	}
+	if err := s.disk.commit(g.entries); err != nil {
+		err = fmt.Errorf("committing %d keys: %w", len(g.entries), err)
+		if errors.Is(err, errHalfway) {
+			err = fmt.Errorf("%w: %w", ErrBroken, err)
+		}
+		return err
+	}
+	if s.opts.Durability != Power {
+		return nil
+	}
+	if err := s.disk.sync(); err != nil {
+		return fmt.Errorf("%w: syncing %s: %w", ErrBroken, s.dir, err)
+	}
+	s.mu.Lock()
+	s.stats.Syncs++
+	s.mu.Unlock()
+	return nil
+}
+
+// drop gives up a group that could not be written, and the open one, which may have read from it.
+func (s *Store) drop(g *group, err error) {
+	cause := err
+	err = fmt.Errorf("%w: %w", ErrDropped, cause)
+	s.mu.Lock()
+	open := s.open
+	s.open, s.sealed = newGroup(), nil
+	s.drops++
+	s.stats.Dropped++
+	if errors.Is(err, ErrBroken) && s.broken == nil {
+		s.broken = cause
+		close(s.failed)
+	}
+	s.changed.Broadcast()
+	s.mu.Unlock()
+	s.log.Error("a group was not written", "keys", len(g.entries), "updates", g.updates+open.updates, "err", err)
+	g.finish(err)
+	open.finish(err)
+}
+
+// Flush waits until everything updated so far is durable. It returns ctx's error, or why it was dropped instead.
+func (s *Store) Flush(ctx context.Context) error {
+	s.mu.Lock()
+	if s.broken != nil {
+		defer s.mu.Unlock()
+		return s.broken
+	}
+	g := s.open
+	if g.empty() {
+		g = s.last
+	} else {
+		g.urgent = true
+		s.signal()
+	}
+	s.mu.Unlock()
+	if g == nil {
+		return nil
+	}
+	select {
+	case <-g.done:
+		return g.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

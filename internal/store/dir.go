@@ -1,0 +1,82 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// makeDir makes the store's directory for its owner alone. The state of functions may hold what they know of people.
+func makeDir(dir string) error {
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		err = unix.Access(dir, unix.R_OK|unix.W_OK|unix.X_OK)
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return permission(existing(dir), err)
+	}
+	if err != nil {
+		return fmt.Errorf("making the data directory %s: %w", dir, err)
+	}
+	return nil
+}
+
+// existing returns dir or the first of its parents that is there.
+func existing(dir string) string {
+	for {
+		if _, err := os.Stat(dir); err == nil || filepath.Dir(dir) == dir {
+			return dir
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// lock takes the directory for this process until the returned function is called, or the process ends, however it
+// ends: a lock file that was left behind means nothing.
+func lock(dir string) (unlock func(), err error) {
+	path := filepath.Join(dir, lockName)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, permission(path, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("locking the data directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%w: %s%s", ErrLocked, dir, holder(path))
+		}
+		return nil, fmt.Errorf("locking %s: %w", path, err)
+	}
+	if err := f.Truncate(0); err == nil {
+		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid()) // for people only
+	}
+	return func() { f.Close() }, nil
+}
+
+// holder says which process has the lock, if it wrote that down.
+func holder(path string) string {
+	b, err := os.ReadFile(path)
+	if pid := strings.TrimSpace(string(b)); err == nil && pid != "" {
+		return " is open in process " + pid
+	}
+	return ""
+}
+
+// setAside moves the database away and returns where it is now. One is kept: more would fill the disk.
+func setAside(dir string) (string, error) {
+	aside := filepath.Join(dir, asideName)
+	if err := os.RemoveAll(aside); err != nil {
+		return "", fmt.Errorf("removing what was set aside earlier: %w", err)
+	}
+	if err := os.Rename(filepath.Join(dir, dataName), aside); err != nil {
+		return "", fmt.Errorf("setting the damaged store aside: %w", err)
+	}
+	return aside, syncFile(dir)
+}

@@ -1,0 +1,325 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// schema is the version of what all owners keep in the store. A store of a higher one is refused.
+const schema = 1
+
+// Names below a store's directory.
+const (
+	lockName    = "lock"    // held by the process that has the store open; its pid is inside
+	dataName    = "db"      // Badger's files
+	ballastName = "ballast" // space to give back when the disk is full
+	asideName   = "damaged" // what SetAside moved away; one, the newest
+)
+
+// Store is the durable memory. Its methods are for any goroutine.
+type Store struct {
+	dir     string
+	opts    Options
+	log     *slog.Logger
+	disk    backend
+	epoch   string
+	limit   size // of one group, and so of one update
+	unlock  func()
+	wake    chan struct{} // 1 deep: the committer looks again
+	stopped chan struct{} // the committer has ended
+	failed  chan struct{}
+	tidying *time.Ticker
+	full    atomic.Bool // less than MinFree is left
+
+	writer sync.Mutex // held for the length of an Update; taken before mu
+
+	mu      sync.Mutex // guards what follows; never held while the disk is written
+	changed *sync.Cond // on mu: a group was sealed, written or dropped, or a view ended
+	open    *group     // what updates join
+	sealed  *group     // what is being written; nil if nothing is
+	last    *group     // what was sealed last
+	due     time.Time  // when the open group is sealed at the latest
+	snap    *snapshot  // the disk as the last durable group left it
+	drops   int64      // how often groups were dropped
+	views   int        // that are running
+	closing bool
+	broken  error
+	tidied  int64 // stats.Updates when the store was tidied last
+	stats   Stats
+}
+
+// Open opens the store in dir, and makes both if need be. One process can have it open.
+//
+// It returns ErrLocked if another has, ErrFull if there is too little space even to open it, ErrNewer or ErrDamaged. With
+// Options.SetAside a damaged store is moved to dir/damaged, in place of an earlier one, and a new one begun: Stats says so.
+func Open(dir string, o Options) (*Store, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := makeDir(dir); err != nil {
+		return nil, err
+	}
+	unlock, err := lock(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := newStore(dir, o)
+	s.unlock = unlock
+	if err := s.start(); err != nil {
+		unlock()
+		return nil, err
+	}
+	go s.run()
+	return s, nil
+}
+
+func (o Options) withDefaults() (Options, error) {
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if o.Linger == 0 {
+		o.Linger = 50 * time.Millisecond
+	}
+	if o.MinFree == 0 {
+		o.MinFree = 64 << 20
+	}
+	switch o.Profile {
+	case "", profileAuto:
+		o.Profile = autoProfile()
+	case profileSmall, profileNormal:
+	default:
+		return o, fmt.Errorf("store profile %q: want %s, %s or %s", o.Profile, profileAuto, profileSmall, profileNormal)
+	}
+	return o, nil
+}
+
+func newStore(dir string, o Options) *Store {
+	s := &Store{
+		dir: dir, opts: o, log: o.Log,
+		wake: make(chan struct{}, 1), stopped: make(chan struct{}), failed: make(chan struct{}),
+		open: newGroup(), tidying: time.NewTicker(tidyEvery),
+	}
+	s.changed = sync.NewCond(&s.mu)
+	return s
+}
+
+// start opens the database under the lock.
+func (s *Store) start() error {
+	if err := s.makeRoom(); err != nil {
+		return err
+	}
+	data := filepath.Join(s.dir, dataName)
+	d, epoch, err := openChecked(data, s.opts)
+	if errors.Is(err, ErrDamaged) && s.opts.SetAside {
+		s.log.Error("the store is damaged: beginning a new one", "dir", s.dir, "err", err)
+		if s.stats.SetAside, err = setAside(s.dir); err != nil {
+			return err
+		}
+		d, epoch, err = openChecked(data, s.opts)
+	}
+	if err != nil {
+		return err
+	}
+	s.use(d, epoch)
+	return nil
+}
+
+// use attaches an open backend.
+func (s *Store) use(d backend, epoch string) {
+	s.disk, s.epoch, s.limit, s.snap = d, epoch, d.limits(), d.snapshot()
+}
+
+// openChecked opens the database and makes sure that it is one of ours and whole enough. An empty file that a crash left
+// fails the first open and passes the second.
+func openChecked(dir string, o Options) (*disk, string, error) {
+	if err := checkFiles(dir); err != nil {
+		return nil, "", err
+	}
+	opts := profile(o.Profile, dir, o.Log)
+	d, err := openDisk(dir, opts)
+	if err != nil && !environmental(err) {
+		o.Log.Warn("opening the store again", "dir", dir, "err", err)
+		d, err = openDisk(dir, opts)
+	}
+	if err != nil {
+		return nil, "", explain(dir, err)
+	}
+	epoch, err := d.identify()
+	if err != nil {
+		_ = d.close()
+		return nil, "", err
+	}
+	return d, epoch, nil
+}
+
+// checkFiles finds a lost manifest, without which Badger opens happily and with most records gone.
+func checkFiles(dir string) error {
+	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	if err != nil || len(tables) == 0 {
+		return nil //nolint:nilerr // nothing to miss
+	}
+	if fi, err := os.Stat(filepath.Join(dir, "MANIFEST")); err != nil || fi.Size() == 0 {
+		return fmt.Errorf("%w: %s has %d tables and no manifest", ErrDamaged, dir, len(tables))
+	}
+	return nil
+}
+
+// environmental tells errors of the machine, which say nothing about the files, from those of the files.
+func environmental(err error) bool {
+	for _, e := range []error{
+		syscall.EAGAIN, syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.ENOSPC, syscall.EDQUOT,
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EIO,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// explain turns an error of Badger's Open into one for people.
+func explain(dir string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EAGAIN):
+		return fmt.Errorf("%w: %s: %w", ErrLocked, dir, err)
+	case errors.Is(err, fs.ErrPermission):
+		return permission(dir, err)
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("opening %s: %w: %w", dir, ErrFull, err)
+	case environmental(err):
+		return fmt.Errorf("opening %s: %w", dir, err)
+	}
+	return fmt.Errorf("%w: opening %s: %w", ErrDamaged, dir, err)
+}
+
+// permission says who owns a directory that we may not use.
+func permission(dir string, err error) error {
+	owner := "somebody else"
+	if fi, statErr := os.Stat(dir); statErr == nil {
+		if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+			owner = "uid " + strconv.FormatUint(uint64(st.Uid), 10)
+		}
+	}
+	return fmt.Errorf("%s belongs to %s and this is uid %d: run as its owner, or choose another data_dir: %w",
+		dir, owner, os.Getuid(), err)
+}
+
+var (
+	schemaKey = NewKey(Meta).String("store/schema")
+	epochKey  = NewKey(Meta).String("store/epoch")
+)
+
+// identify reads the schema's version and the epoch, and writes them into a new store. A store that has keys but
+// neither has lost something.
+func (d *disk) identify() (string, error) {
+	snap := d.snapshot()
+	defer snap.release()
+	version, ok, err := snap.get(schemaKey)
+	if err != nil {
+		return "", err
+	}
+	if !ok {
+		return d.begin(snap)
+	}
+	if len(version) != 4 {
+		return "", fmt.Errorf("%w: its version has %d bytes", ErrDamaged, len(version))
+	}
+	if v := binary.BigEndian.Uint32(version); v > schema {
+		return "", fmt.Errorf("%w: %s has format %d, this one reads up to %d: install the newer version again, or restore a backup",
+			ErrNewer, d.dir, v, schema)
+	}
+	epoch, ok, err := snap.get(epochKey)
+	if err == nil && (!ok || len(epoch) != 16) {
+		err = fmt.Errorf("%w: it has no epoch", ErrDamaged)
+	}
+	return string(epoch), err
+}
+
+func (d *disk) begin(snap *snapshot) (string, error) {
+	empty := true
+	err := snap.scan(nil, nil, func([]byte, func() ([]byte, error)) (bool, error) {
+		empty = false
+		return false, nil
+	})
+	if err != nil {
+		return "", err
+	}
+	if !empty {
+		return "", fmt.Errorf("%w: %s has keys but no version", ErrDamaged, d.dir)
+	}
+	epoch := newEpoch()
+	err = d.commit(map[string]entry{
+		string(schemaKey): {value: binary.BigEndian.AppendUint32(nil, schema)},
+		string(epochKey):  {value: []byte(epoch)},
+	})
+	if err == nil {
+		err = d.sync()
+	}
+	if err == nil {
+		err = syncFile(filepath.Dir(d.dir))
+	}
+	return epoch, err
+}
+
+func newEpoch() string {
+	var b [8]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// Epoch returns the store's identity: 16 hex digits, made at random with the store, and anew when a damaged one was set
+// aside. Sequences count within it.
+func (s *Store) Epoch() string { return s.epoch }
+
+// Failed is closed when the store breaks; Err then says why.
+func (s *Store) Failed() <-chan struct{} { return s.failed }
+
+// Err returns why the store is broken, or nil. It wraps ErrBroken.
+func (s *Store) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.broken
+}
+
+// Close makes everything durable and closes the store. It waits for running updates and views. It returns an error if something was not written.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		<-s.stopped
+		return nil
+	}
+	s.mu.Unlock()
+	s.writer.Lock() // no update is half way
+	defer s.writer.Unlock()
+	flushed := s.Flush(context.Background())
+	s.mu.Lock()
+	s.closing = true
+	s.mu.Unlock()
+	s.signal()
+	<-s.stopped
+	s.tidying.Stop()
+	s.mu.Lock()
+	for s.views > 0 {
+		s.changed.Wait()
+	}
+	s.mu.Unlock()
+	s.snap.release()
+	err := s.disk.close()
+	s.unlock()
+	return errors.Join(flushed, err)
+}

@@ -1,0 +1,161 @@
+package store
+
+import (
+	"fmt"
+	"time"
+)
+
+// maxKey is Badger's longest key, in bytes, less what it adds itself.
+const maxKey = 60_000
+
+// tx is an update in the making: its own writes over the groups over the disk.
+type tx struct {
+	reader
+	staged    overlay
+	urgent    bool
+	onDurable []func()
+	onFail    []func(error)
+	err       error // of a write that can never be committed
+}
+
+func (t *tx) Put(key, value []byte)    { t.put(key, value, false) }
+func (t *tx) PutNew(key, value []byte) { t.put(key, value, true) }
+func (t *tx) Urgent()                  { t.urgent = true }
+func (t *tx) OnDurable(fn func())      { t.onDurable = append(t.onDurable, fn) }
+func (t *tx) OnFail(fn func(err error)) {
+	t.onFail = append(t.onFail, fn)
+}
+
+func (t *tx) put(key, value []byte, fresh bool) {
+	if t.check(key) {
+		t.staged.put(string(key), append([]byte{}, value...), fresh)
+	}
+}
+
+func (t *tx) Delete(key []byte) {
+	if t.check(key) {
+		t.staged.del(string(key))
+	}
+}
+
+// check refuses what Badger would refuse later, when it would cost a whole group.
+func (t *tx) check(key []byte) bool {
+	switch {
+	case len(key) == 0:
+		t.err = fmt.Errorf("%w: an empty key", ErrBadKey)
+	case len(key) > maxKey:
+		t.err = fmt.Errorf("%w: a key of %d bytes, at most %d fit", ErrTooBig, len(key), maxKey)
+	case len(t.staged.entries) > t.s.limit.count:
+		t.err = fmt.Errorf("%w: more than %d keys", ErrTooBig, t.s.limit.count)
+	case t.staged.size.bytes > 2*t.s.limit.bytes:
+		t.err = fmt.Errorf("%w: more than %d bytes", ErrTooBig, t.s.limit.bytes)
+	default:
+		return true
+	}
+	return false
+}
+
+// Update runs fn, one at a time, and lets its writes join the open group. It returns fn's error, or one that wraps
+// ErrFull, ErrTooBig, ErrDropped, ErrBroken or ErrClosed; then nothing was written and none of the functions given to
+// OnDurable and OnFail is ever called. Without an error exactly one kind of them is. It waits while the group before is being
+// written and the open one is full. fn must not call Update, Flush or Close.
+func (s *Store) Update(fn func(tx Tx) error) error {
+	s.writer.Lock()
+	defer s.writer.Unlock()
+	s.mu.Lock()
+	drops, err := s.drops, s.state()
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	t := &tx{reader: reader{s: s}, staged: newOverlay()}
+	t.staging = &t.staged
+	if err := fn(t); err != nil {
+		return err
+	}
+	if t.err != nil {
+		return t.err
+	}
+	if !t.staged.size.within(s.limit) {
+		return fmt.Errorf("%w: %d keys of %d bytes, at most %d of %d fit", ErrTooBig,
+			t.staged.size.count, t.staged.size.bytes, s.limit.count, min(s.limit.bytes, s.limit.cost))
+	}
+	if err := s.room(t); err != nil {
+		return err
+	}
+	return s.join(t, drops)
+}
+
+// join adds a finished update to the open group, once there is room.
+func (s *Store) join(t *tx, drops int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		if err := s.state(); err != nil {
+			return err
+		}
+		if s.drops != drops {
+			return fmt.Errorf("%w while this update was being made", ErrDropped)
+		}
+		if s.open.size.plus(t.staged.size).within(s.limit) && s.open.updates < int64(s.limit.count) {
+			break
+		}
+		s.open.urgent = true
+		s.signal()
+		s.changed.Wait()
+	}
+	g := s.open
+	first := g.empty()
+	g.merge(&t.staged)
+	g.urgent = g.urgent || t.urgent
+	g.updates++
+	g.onDurable = append(g.onDurable, t.onDurable...)
+	g.onFail = append(g.onFail, t.onFail...)
+	s.stats.Updates++
+	s.stats.BytesWritten += t.staged.size.bytes
+	if first {
+		s.due = time.Now().Add(s.opts.Linger)
+	}
+	if first || t.urgent || len(g.entries) == 0 {
+		s.signal()
+	}
+	return nil
+}
+
+// state returns why no update is possible, or nil. It needs mu.
+func (s *Store) state() error {
+	if s.closing {
+		return ErrClosed
+	}
+	return s.broken
+}
+
+// room refuses an update that adds while the file system is nearly full. One that only deletes, or overwrites a little
+// (a cursor, a counter), passes: that is how space comes back.
+func (s *Store) room(t *tx) error {
+	if !s.full.Load() {
+		return nil
+	}
+	free, err := s.checkFree()
+	if err != nil || !s.full.Load() {
+		return err
+	}
+	var put int64
+	for key, e := range t.staged.entries {
+		if e.deleted {
+			continue
+		}
+		put += int64(len(e.value))
+		_, known, err := t.below([]byte(key))
+		if err != nil {
+			return err
+		}
+		if !known || put > overwriteWhenFull {
+			return fullError(s.dir, free, s.opts.MinFree)
+		}
+	}
+	return nil
+}
+
+// overwriteWhenFull is how many bytes an update may put on keys that exist while the disk is full.
+const overwriteWhenFull = 4 << 10
