@@ -13,6 +13,7 @@ const (
 	Marks       Space = 'k' // engine: deliveries that may be repeated
 	Catalog     Space = 'c' // functions/catalog: revisions, origins
 	State       Space = 's' // functions/state
+	Seen        Space = 'e' // engine: the last payload of a topic for a function
 	Usage       Space = 'u' // engine
 	Streams     Space = 'o' // sync/outbox
 	Retained    Space = 'r' // drivers/broker
