@@ -1,0 +1,585 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/perigee-iot/perigee/drivers"
+	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/internal/event"
+	"github.com/perigee-iot/perigee/internal/retry"
+	"github.com/perigee-iot/perigee/internal/store"
+	"github.com/perigee-iot/perigee/internal/wire"
+)
+
+// action is a publish or a device write that was decided and is to be carried out. It stands in the journal from the update
+// that decided it until it is done: Journal / target / order → action. After a crash it is carried out again, with
+// the same id.
+type action struct {
+	id       string
+	target   string
+	order    uint64
+	fn       string
+	event    string
+	topic    string // publish
+	value    []byte // payload, or a JSON scalar for a device
+	qos      byte
+	retain   bool
+	chain    uint16
+	boot     uint32
+	hold     time.Duration // device: how long the value stays
+	deadline time.Duration // on the gateway's clock; 0: none
+	wall     int64         // the same on the wall clock in ms, if that was synchronised; else 0
+}
+
+const actionVersion = 1
+
+// brokerTarget is the target of publishes. Those of devices are named by deviceTarget.
+const brokerTarget = "broker"
+
+func deviceTarget(name string) string { return "device/" + name }
+
+func (a *action) journalKey() store.Key {
+	return store.NewKey(store.Journal).String(a.target).Uint(a.order)
+}
+
+func (a *action) encode() []byte {
+	w := wire.NewWriter(nil)
+	w.Byte(actionVersion)
+	w.String(a.id)
+	w.String(a.fn)
+	w.String(a.event)
+	w.String(a.topic)
+	w.Bytes(a.value)
+	w.Byte(a.qos)
+	w.Bool(a.retain)
+	w.Uint(uint64(a.chain))
+	w.Uint(uint64(a.boot))
+	w.Int(int64(a.hold))
+	w.Int(int64(a.deadline))
+	w.Int(a.wall)
+	return w.Data()
+}
+
+func decodeAction(key, value []byte) (*action, error) {
+	k := store.Parse(key)
+	a := &action{target: k.String(), order: k.Uint()}
+	r := wire.NewReader(value)
+	if v := r.Byte(); r.Err() == nil && v != actionVersion {
+		return nil, fmt.Errorf("a journal entry of version %d, this gateway reads version %d", v, actionVersion)
+	}
+	a.id, a.fn, a.event, a.topic = r.String(), r.String(), r.String(), r.String()
+	a.value = append([]byte(nil), r.Bytes()...)
+	a.qos, a.retain = r.Byte(), r.Bool()
+	a.chain, a.boot = uint16(r.Uint()), uint32(r.Uint())
+	a.hold, a.deadline, a.wall = time.Duration(r.Int()), time.Duration(r.Int()), r.Int()
+	return a, errors.Join(k.Err(), r.Done())
+}
+
+// newAction makes the action of an effect.
+func (e *Engine) newAction(j *job, x *functions.Effect, index int) *action {
+	a := &action{
+		id:     actionID(j.ev.ID, j.fn.Name, index),
+		target: brokerTarget,
+		order:  e.seq.next(),
+		fn:     j.fn.Name,
+		event:  j.ev.ID,
+		topic:  x.Name,
+		value:  x.Value,
+		qos:    x.QoS,
+		retain: x.Retain,
+		chain:  j.ev.Chain + 1,
+		boot:   e.clock.Boot(),
+		hold:   x.For,
+	}
+	if x.Kind == functions.WriteDevice {
+		a.topic = ""
+		if d := e.plant.device(x.Name); d != nil && d.Actuator != nil {
+			a.target = deviceTarget(x.Name)
+		} else if d != nil && d.Feed != nil {
+			// A device behind MQTT is written by a publish. Its value travels as it stands: 21.5, ON.
+			a.topic, a.qos, a.hold = d.Feed.Write, 1, 0
+			if v, err := scalar(x.Value); err == nil {
+				if s, ok := v.(string); ok {
+					a.value = []byte(s)
+				}
+			}
+		}
+	} else if x.WithID {
+		a.value = withID(a.value, a.id)
+	}
+	if x.NotAfter > 0 {
+		a.deadline = e.clock.Now() + x.NotAfter
+		if now, ok := e.clock.Wall(); ok {
+			a.wall = now.Add(x.NotAfter).UnixMilli()
+		}
+	}
+	return a
+}
+
+// expired says that an action is of no use any more.
+func (e *Engine) expired(a *action) bool {
+	if a.deadline == 0 {
+		return false
+	}
+	if a.boot == e.clock.Boot() {
+		return e.clock.Now() > a.deadline
+	}
+	now, ok := e.clock.Wall()
+	return ok && a.wall != 0 && now.UnixMilli() > a.wall
+}
+
+// loadJournal gives every target the actions that the last run left. Writes to devices that were decided before the
+// machine's last boot are dropped: the world has changed since; only a value that was to be held is taken back.
+func (e *Engine) loadJournal() error {
+	var drop [][]byte
+	err := e.st.View(func(r store.Reader) error {
+		return r.Scan(store.NewKey(store.Journal), nil, func(k, v []byte) bool {
+			a, err := decodeAction(k, v)
+			if err != nil {
+				e.log.Error("an entry of the journal of actions cannot be read and is dropped", "error", err)
+				e.losses.add("damaged", 1)
+				drop = append(drop, append([]byte(nil), k...))
+				return true
+			}
+			t := e.plant.target(a.target)
+			stale := strings.HasPrefix(a.target, "device/") && a.boot != e.clock.Boot()
+			if t == nil || stale {
+				e.counts.actionsDropped.Add(1)
+				drop = append(drop, append([]byte(nil), k...))
+				return true
+			}
+			t.queue = append(t.queue, a)
+			t.pending++
+			return true
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("read the journal of actions: %w", err)
+	}
+	if len(drop) == 0 {
+		return nil
+	}
+	e.log.Warn("actions were dropped: of an earlier boot, or for a device that is not configured any more", "actions", len(drop))
+	for len(drop) > 0 {
+		n := min(len(drop), 500)
+		err := e.st.Update(func(tx store.Tx) error {
+			for _, k := range drop[:n] {
+				tx.Delete(k)
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("drop actions of an earlier boot: %w", err)
+		}
+		drop = drop[n:]
+	}
+	return nil
+}
+
+// carryOut hands durable actions to their targets.
+func (e *Engine) carryOut(acts []*action) {
+	for _, a := range acts {
+		if t := e.plant.target(a.target); t != nil {
+			t.add(a)
+		}
+	}
+}
+
+// port is how a target is reached.
+type port interface {
+	// send carries an action out. The receipt, if there is one, tells later whether it arrived.
+	send(ctx context.Context, a *action) (drivers.Receipt, error)
+	// done says that it arrived, in the update that takes it out of the journal; nil if that is all.
+	done(a *action) (jobs []*job)
+}
+
+// target carries out the actions for one receiver in their order. One that is down holds up only itself.
+type target struct {
+	engine *Engine
+	name   string
+	port   port
+
+	mu      sync.Mutex
+	queue   []*action
+	pending int // in the journal: queued and in flight
+	broken  bool
+	stop    context.CancelFunc // nil before start
+	lastErr string
+	woken   chan struct{} // capacity 1
+}
+
+// window is how many actions may be on their way to a target at once.
+const window = 64
+
+func newTarget(e *Engine, name string, p port) *target {
+	return &target{engine: e, name: name, port: p, woken: make(chan struct{}, 1)}
+}
+
+func (t *target) add(a *action) {
+	t.mu.Lock()
+	t.queue = append(t.queue, a)
+	t.pending++
+	t.mu.Unlock()
+	t.wake()
+}
+
+func (t *target) wake() {
+	select {
+	case t.woken <- struct{}{}:
+	default:
+	}
+}
+
+// full says that the functions that may write to this target have to wait.
+func (t *target) full() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.pending >= t.engine.opt.MaxJournal
+}
+
+// abandon stops a target whose device is not configured any more; what waited for it is dropped.
+func (t *target) abandon() {
+	if t.stop != nil {
+		t.stop()
+	}
+	t.mu.Lock()
+	left := t.queue
+	t.queue = nil
+	t.mu.Unlock()
+	for _, a := range left {
+		t.engine.counts.actionsDropped.Add(1)
+		t.finish(a)
+	}
+}
+
+type inFlight struct {
+	action  *action
+	receipt drivers.Receipt
+}
+
+// run sends actions until ctx ends: one goroutine sends, another waits for the receipts, in the same order.
+func (t *target) run(ctx context.Context) {
+	sent := make(chan inFlight, window)
+	var confirmer sync.WaitGroup
+	confirmer.Add(1)
+	go func() {
+		defer confirmer.Done()
+		t.confirm(ctx, sent)
+	}()
+	defer confirmer.Wait()
+	defer close(sent)
+	back := retry.Backoff{First: 100 * time.Millisecond, Max: 10 * time.Second}
+	for {
+		a := t.take(ctx)
+		if a == nil {
+			return
+		}
+		if t.engine.expired(a) {
+			t.engine.counts.actionsDropped.Add(1)
+			t.finish(a)
+			continue
+		}
+		receipt, err := t.port.send(ctx, a)
+		if err != nil {
+			t.putBack(a)
+			t.failed(err)
+			if back.Wait(ctx) != nil {
+				return
+			}
+			continue
+		}
+		back.Reset()
+		if receipt == nil {
+			t.finish(a)
+			continue
+		}
+		select {
+		case sent <- inFlight{a, receipt}:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// take waits for the next action, and while receipts of a lost connection are being sorted out. Nil: ctx has ended.
+func (t *target) take(ctx context.Context) *action {
+	for {
+		t.mu.Lock()
+		if len(t.queue) > 0 && !t.broken {
+			a := t.queue[0]
+			t.queue[0] = nil
+			t.queue = t.queue[1:]
+			t.mu.Unlock()
+			return a
+		}
+		t.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.woken:
+		}
+	}
+}
+
+func (t *target) putBack(a ...*action) {
+	t.mu.Lock()
+	t.queue = append(a, t.queue...)
+	t.mu.Unlock()
+}
+
+// confirm waits for receipts. When one fails, nothing more is sent until all that were on their way are back in the queue.
+func (t *target) confirm(ctx context.Context, sent <-chan inFlight) {
+	for f := range sent {
+		err := f.receipt.Wait(ctx)
+		if err == nil {
+			t.finish(f.action)
+			continue
+		}
+		if ctx.Err() != nil {
+			return // they stay in the journal
+		}
+		t.mu.Lock()
+		t.broken = true
+		t.mu.Unlock()
+		t.failed(err)
+		back := []*action{f.action}
+		for more := true; more; {
+			select {
+			case f, ok := <-sent:
+				if !ok {
+					return
+				}
+				if f.receipt.Wait(ctx) == nil {
+					t.finish(f.action)
+				} else {
+					back = append(back, f.action)
+				}
+			default:
+				more = false
+			}
+		}
+		t.engine.counts.actionsRepeated.Add(int64(len(back)))
+		t.putBack(back...)
+		t.mu.Lock()
+		t.broken = false
+		t.mu.Unlock()
+		t.wake()
+	}
+}
+
+func (t *target) failed(err error) {
+	t.mu.Lock()
+	said := t.lastErr == err.Error()
+	t.lastErr = err.Error()
+	t.mu.Unlock()
+	if !said {
+		t.engine.log.Warn("an action was not carried out and will be repeated", "target", t.name, "error", err)
+	}
+}
+
+// finish takes an action that has been carried out of the journal. That rides in the next group: if the power goes
+// before it, the action is done again with the same id.
+func (t *target) finish(a *action) {
+	e := t.engine
+	jobs := t.port.done(a)
+	remove := func(tx store.Tx) error {
+		tx.Delete(a.journalKey())
+		return nil
+	}
+	var err error
+	if len(jobs) > 0 {
+		err = e.storeJobs(jobs, func(tx store.Tx) error {
+			tx.OnFail(func(error) {
+				for _, j := range jobs {
+					j.dropped.Store(true)
+				}
+				t.putBack(a)
+				t.wake()
+			})
+			return remove(tx)
+		})
+	} else {
+		err = e.st.Update(remove)
+	}
+	if err != nil {
+		// It stays in the journal and is done again after the next start, with the same id.
+		e.log.Debug("an action that is done is still in the journal", "target", t.name, "error", err)
+	}
+	t.mu.Lock()
+	was := t.pending
+	t.pending--
+	t.lastErr = ""
+	t.mu.Unlock()
+	e.counts.actionsDone.Add(1)
+	if len(jobs) > 0 && err == nil {
+		e.start(jobs, false)
+	} else if was == e.opt.MaxJournal {
+		e.wakeAll()
+	}
+}
+
+// wakeAll offers every lane again, after something that held functions up has gone.
+func (e *Engine) wakeAll() {
+	e.mu.Lock()
+	for _, f := range e.fns {
+		for _, l := range f.lanes {
+			e.offerLane(l)
+		}
+		if len(f.ready) > 0 && !f.queued {
+			f.queued = true
+			e.ready = append(e.ready, f)
+		}
+	}
+	e.mu.Unlock()
+	e.pump()
+}
+
+// brokerPort publishes.
+type brokerPort struct {
+	broker drivers.Broker
+	engine *Engine
+}
+
+func (p *brokerPort) send(ctx context.Context, a *action) (drivers.Receipt, error) {
+	return p.broker.Publish(ctx, drivers.Message{ID: a.id, Topic: a.topic, Payload: a.value, QoS: a.qos, Retain: a.retain})
+}
+
+// done routes what was published on the embedded broker to the functions that it matches; what went to another broker
+// comes back by itself.
+func (p *brokerPort) done(a *action) []*job {
+	if !p.broker.InProcess() {
+		return nil
+	}
+	ev := &event.Event{ID: a.id, Source: "mqtt", Type: event.Message, Subject: a.topic, Topic: a.topic, Data: a.value, Chain: a.chain}
+	e := p.engine
+	e.mu.Lock()
+	wanted := e.routes.wants(ev)
+	e.mu.Unlock()
+	if !wanted {
+		return nil
+	}
+	e.stamp(ev)
+	return e.match(ev, e.lives.add(ev))
+}
+
+// devicePort writes one device.
+type devicePort struct {
+	device *drivers.Device
+
+	mu    sync.Mutex
+	last  any    // what was written last
+	pulse *pulse // the value that is being held, if any
+}
+
+// deviceTimeout is how long one write may take.
+const deviceTimeout = 5 * time.Second
+
+func (p *devicePort) send(ctx context.Context, a *action) (drivers.Receipt, error) {
+	v, err := scalar(a.value)
+	if err != nil {
+		return nil, nil // checked before it was journalled; a damaged entry is dropped
+	}
+	before := p.supersede()
+	if err := p.write(ctx, v); err != nil {
+		return nil, err
+	}
+	if a.hold <= 0 {
+		return nil, nil
+	}
+	if b, ok := v.(bool); ok {
+		before = !b
+	}
+	return p.hold(before, a.hold), nil
+}
+
+func (p *devicePort) write(ctx context.Context, v any) error {
+	ctx, cancel := context.WithTimeout(ctx, deviceTimeout)
+	defer cancel()
+	if err := p.device.Actuator.Write(ctx, v); err != nil {
+		return fmt.Errorf("write %v to device %q: %w", v, p.device.Name, err)
+	}
+	p.mu.Lock()
+	p.last = v
+	p.mu.Unlock()
+	return nil
+}
+
+func (p *devicePort) done(*action) []*job { return nil }
+
+// pulse is a value that goes back to the one before after a while. Its action counts as done only then: after a crash
+// in between the pulse is repeated, and ends.
+type pulse struct {
+	timer  *time.Timer
+	before any
+	ended  chan struct{}
+	once   sync.Once
+}
+
+func (q *pulse) end() { q.once.Do(func() { close(q.ended) }) }
+
+// Wait returns when the pulse has ended.
+func (q *pulse) Wait(ctx context.Context) error {
+	select {
+	case <-q.ended:
+		return nil
+	default:
+	}
+	select {
+	case <-q.ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (p *devicePort) hold(before any, after time.Duration) *pulse {
+	q := &pulse{before: before, ended: make(chan struct{})}
+	p.mu.Lock()
+	p.pulse = q
+	q.timer = time.AfterFunc(after, func() { p.takeBack(q) })
+	p.mu.Unlock()
+	return q
+}
+
+// takeBack ends a pulse by writing the value from before it, unless a newer write has superseded it.
+func (p *devicePort) takeBack(q *pulse) {
+	p.mu.Lock()
+	current := p.pulse == q
+	if current {
+		p.pulse = nil
+	}
+	p.mu.Unlock()
+	if current {
+		_ = p.write(context.Background(), q.before)
+	}
+	q.end()
+}
+
+// supersede ends a pulse without taking its value back, since another is about to be written. It returns what was
+// written last.
+func (p *devicePort) supersede() any {
+	p.mu.Lock()
+	q, last := p.pulse, p.last
+	p.pulse = nil
+	p.mu.Unlock()
+	if q != nil {
+		q.timer.Stop()
+		q.end()
+	}
+	return last
+}
+
+// rest ends a pulse now, because the gateway stops.
+func (p *devicePort) rest() {
+	p.mu.Lock()
+	q := p.pulse
+	p.mu.Unlock()
+	if q != nil && q.timer.Stop() {
+		p.takeBack(q)
+	}
+}

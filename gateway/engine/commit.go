@@ -1,0 +1,472 @@
+package engine
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/functions/state"
+	"github.com/perigee-iot/perigee/internal/event"
+	"github.com/perigee-iot/perigee/internal/store"
+	"github.com/perigee-iot/perigee/sync/outbox"
+)
+
+// errConflict: a shared value changed since the invocation read it. The event runs again, and that is no attempt.
+var errConflict = errors.New("what it read has changed meanwhile")
+
+// errDropped: the entry of the job was lost with a group of the store, and who made it makes it again.
+var errDropped = errors.New("its entry was dropped")
+
+// aloneAfter is how many conflicts an event may meet before it runs without company.
+const aloneAfter = 3
+
+// verdict is what becomes of a job after an invocation.
+type verdict struct {
+	what  string // "committed", "retry", "dead"
+	fault *functions.Fault
+	after time.Duration // retry: how long to wait
+}
+
+// outcomeReport is what somebody who waits for an invocation gets.
+type outcomeReport struct {
+	event   string
+	verdict verdict
+	outcome *functions.Outcome
+}
+
+// finish takes the outcome of an invocation from the pool and makes it durable: the effects of a success, the next
+// attempt of what can pass by itself, a dead letter for the rest.
+func (e *Engine) finish(j *job, o *functions.Outcome) {
+	j.fn.stats.add(o)
+	e.settle(j, o)
+}
+
+func (e *Engine) settle(j *job, o *functions.Outcome) {
+	f := j.fn
+	v := e.judge(j, o)
+	e.logs.outcome(f, j, o)
+	e.mu.Lock()
+	stale := j.gen != j.lane.gen
+	if !stale {
+		j.lane.pending++
+	} else {
+		j.lane.redo = append(j.lane.redo, j)
+		j.active = false
+		e.finished(j)
+	}
+	e.mu.Unlock()
+	if stale {
+		return // a group was dropped that this one may have read from
+	}
+	err := e.commit(j, o, &v)
+	if err != nil {
+		e.uncommitted(j, err)
+		return
+	}
+	e.mu.Lock()
+	e.unhold(j)
+	if v.what == "committed" {
+		f.remember(o.Reads)
+	}
+	e.mu.Unlock()
+	e.report(j, o, v)
+	e.mu.Lock()
+	if v.what == "retry" {
+		j.inv, j.reads, j.active = nil, nil, false
+		f.count(j)
+		e.requeue(j)
+		e.retryFirst(j)
+	} else {
+		f.uncount(j)
+	}
+	e.finished(j)
+	e.mu.Unlock()
+	e.pump()
+}
+
+// judge decides what becomes of a job.
+func (e *Engine) judge(j *job, o *functions.Outcome) verdict {
+	if o.Fault == nil && o.Retry == nil {
+		o.Fault = e.check(j.fn, j.dep.spec(), o)
+	}
+	retry := j.dep.spec().Retry
+	switch {
+	case o.Retry != nil:
+		v := verdict{what: "retry", fault: &functions.Fault{Kind: functions.FaultError, Message: "it asked to be run again: " + printable(o.Retry.Why, 200)}}
+		v.after = min(max(o.Retry.After, 0), retry.Max)
+		if o.Retry.After <= 0 {
+			v.after = backoff(retry, j.attempt)
+		}
+		if j.attempt >= retry.Attempts {
+			v.what = "dead"
+		}
+		return v
+	case o.Fault == nil:
+		return verdict{what: "committed"}
+	case o.Fault.Kind.Passes() && j.attempt < retry.Attempts:
+		return verdict{what: "retry", fault: o.Fault, after: backoff(retry, j.attempt)}
+	}
+	return verdict{what: "dead", fault: o.Fault}
+}
+
+// backoff is the wait before the next attempt: exponential, with the upper half left to chance.
+func backoff(r functions.Retry, attempt int) time.Duration {
+	d := r.First
+	for range attempt - 1 {
+		if d *= 2; d >= r.Max {
+			d = r.Max
+			break
+		}
+	}
+	return d/2 + rand.N(d/2+1)
+}
+
+// commit makes one update of all that an invocation decided. Everything in memory follows when the group is durable.
+func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict) error {
+	f := j.fn
+	children := e.children(j, o, v)
+	due := e.clock.Now() + v.after
+	var acts []*action
+	err := e.st.Update(func(tx store.Tx) error {
+		if j.dropped.Load() {
+			return errDropped
+		}
+		if err := e.conflict(tx, j, o); err != nil {
+			return err
+		}
+		acts = acts[:0]
+		switch v.what {
+		case "retry":
+			e.putRetry(tx, j, due, v.fault)
+		case "dead":
+			e.putDead(tx, j, v)
+		default:
+			var err error
+			if acts, err = e.apply(tx, j, o, children); err != nil {
+				return err
+			}
+		}
+		if v.what != "retry" && j.stored.Load() {
+			tx.Delete(inboxKey(f.Name, j.order))
+		}
+		stored := j.stored.Load()
+		if !stored {
+			putMark(tx, j)
+		}
+		if v.what == "retry" {
+			j.stored.Store(true)
+		} else {
+			j.done.Store(true)
+		}
+		if j.waiter != nil || (len(acts) > 0 && j.dep.spec().Durability != "none") {
+			tx.Urgent()
+		}
+		tx.OnFail(func(error) {
+			j.done.Store(false)
+			j.stored.Store(stored)
+			e.redo(j)
+			e.unpend(j)
+		})
+		tx.OnDurable(func() { e.durable(j, stored, acts, children) })
+		return nil
+	})
+	if err != nil {
+		j.done.Store(false)
+		e.unpend(j)
+		return err
+	}
+	if j.dep.spec().Durability == "none" {
+		e.carryOut(acts)
+	}
+	return nil
+}
+
+// durable is called when a job's outcome will survive: now the world may know.
+func (e *Engine) durable(j *job, stored bool, acts []*action, children []*child) {
+	if !stored {
+		j.from.settled()
+	}
+	e.counts.committed.Add(1)
+	j.life.accept()
+	if j.dep.spec().Durability != "none" {
+		e.carryOut(acts)
+	}
+	var jobs []*job
+	for _, c := range children {
+		if c.stored {
+			jobs = append(jobs, c.job)
+		}
+	}
+	e.unpend(j)
+	if len(jobs) > 0 {
+		e.mu.Lock()
+		for _, c := range jobs {
+			c.fn.count(c)
+		}
+		e.mu.Unlock()
+		e.wheel.add(0, func() { e.start(jobs, false) }) // not here: the store's committer must not wait for itself
+	}
+}
+
+func (e *Engine) unpend(j *job) {
+	e.mu.Lock()
+	j.lane.pending--
+	e.dropLane(j.lane)
+	e.mu.Unlock()
+}
+
+// conflict compares the versions of the shared values that were sent to an invocation with those of now. A fault from
+// values that have changed is a conflict too.
+func (e *Engine) conflict(tx store.Tx, j *job, o *functions.Outcome) error {
+	used := map[functions.Read]bool{}
+	for _, r := range o.Reads {
+		used[r] = true
+	}
+	for r, was := range j.reads {
+		if o.Fault == nil && !used[r] {
+			continue // sent ahead, and not looked at
+		}
+		is, err := sharedVersion(tx, state.Shared(j.fn.Name), r)
+		if err != nil {
+			return err
+		}
+		if is != was {
+			return errConflict
+		}
+	}
+	return nil
+}
+
+// apply writes the effects of a success.
+func (e *Engine) apply(tx store.Tx, j *job, o *functions.Outcome, children []*child) ([]*action, error) {
+	f := j.fn
+	var acts []*action
+	for i := range o.Effects {
+		x := &o.Effects[i]
+		switch x.Kind {
+		case functions.SetTimer, functions.CancelTimer:
+			if err := e.putTimer(tx, j, x); err != nil {
+				return nil, err
+			}
+		case functions.Publish, functions.WriteDevice:
+			a := e.newAction(j, x, i)
+			tx.Put(a.journalKey(), a.encode())
+			acts = append(acts, a)
+		case functions.Append:
+			rec := outbox.Record{EventID: j.ev.ID, Function: f.Name, Key: j.key, Time: j.ev.Time, TimeOK: j.ev.TimeOK, Data: x.Value}
+			if _, err := e.opt.Outbox.Append(tx, x.Name, rec); err != nil {
+				return nil, err
+			}
+		default:
+			if err := applyState(tx, j, x); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := f.seen.put(tx, f, j.ev); err != nil {
+		return nil, err
+	}
+	for _, c := range children {
+		if err := e.putChild(tx, c); err != nil {
+			return nil, err
+		}
+	}
+	return acts, nil
+}
+
+// uncommitted deals with an update that was refused.
+func (e *Engine) uncommitted(j *job, err error) {
+	switch {
+	case errors.Is(err, errConflict):
+		j.conflict++
+		j.attempt--
+		e.mu.Lock()
+		if j.conflict >= aloneAfter && j.fn.alone == nil {
+			j.fn.alone = j
+		}
+		e.mu.Unlock()
+		j.fn.stats.conflicts.Add(1)
+		e.again(j)
+	case errors.Is(err, store.ErrTooBig):
+		e.finishFault(j, bad("its effects are too much for one transaction of the store: return fewer or smaller ones"))
+	case errors.Is(err, store.ErrFull):
+		j.attempt--
+		e.mu.Lock()
+		j.lane.redo = append(j.lane.redo, j)
+		j.active = false
+		e.wheel.add(e.clock.Now()+redoAfter, func() { e.redoLane(j.lane) })
+		e.finished(j)
+		e.mu.Unlock()
+	case !errors.Is(err, store.ErrClosed) && !errors.Is(err, store.ErrBroken) && !errors.Is(err, errDropped):
+		// A value that state or a stream cannot take: a quota, a sum with what is no number, …
+		e.finishFault(j, bad("%v", err))
+	default:
+		// The store is closed or broken: the gateway is ending, and what is not committed runs again after the next start.
+		e.log.Debug("an outcome was not committed", "function", j.fn.Name, "error", err)
+		e.mu.Lock()
+		e.finished(j)
+		e.mu.Unlock()
+	}
+}
+
+// finishFault commits a fault in place of an outcome that could not be applied.
+func (e *Engine) finishFault(j *job, fault *functions.Fault) {
+	j.fn.stats.failed(fault)
+	e.settle(j, &functions.Outcome{ID: j.inv.ID, Fault: fault})
+}
+
+// putRetry stores a job for its next attempt.
+func (e *Engine) putRetry(tx store.Tx, j *job, due time.Duration, fault *functions.Fault) {
+	j.due = due
+	j.failed = printable(fault.Error(), 300)
+	tx.Put(inboxKey(j.fn.Name, j.order), encodeJob(j))
+}
+
+// retryFirst makes sure that a lane waits for the retry of its first job. The caller holds mu.
+func (e *Engine) retryFirst(j *job) {
+	if l := j.lane; l.running == j {
+		l.running = nil // so that offerLane sees the queue's first, which is j again
+	}
+	e.offerLane(j.lane)
+}
+
+// report tells people what happened.
+func (e *Engine) report(j *job, o *functions.Outcome, v verdict) {
+	j.life.done(j, o, v)
+	if v.fault != nil && v.what == "dead" {
+		e.counts.faults.Add(1)
+		e.log.Warn("an event failed for good and is a dead letter now", "function", j.fn.Name, "key", j.key, "event", j.ev.ID,
+			"fault", printable(v.fault.Error(), 300), "attempts", j.attempt)
+	} else if v.fault != nil {
+		e.counts.faults.Add(1)
+		e.log.Info("an attempt failed and will be repeated", "function", j.fn.Name, "key", j.key, "event", j.ev.ID,
+			"fault", printable(v.fault.Error(), 300), "attempt", j.attempt, "in", v.after.Round(time.Millisecond))
+	}
+	if j.waiter != nil && v.what != "retry" {
+		j.waiter(&outcomeReport{event: j.ev.ID, verdict: v, outcome: o})
+	}
+}
+
+// child is an event that an outcome causes for another function: its result, or a state value that changed.
+type child struct {
+	job    *job
+	state  string // name of the state value; "" for the result
+	before []byte // its value before
+	stored bool
+}
+
+// children makes the jobs of the functions that an outcome triggers, before the update that decides whether they exist.
+func (e *Engine) children(j *job, o *functions.Outcome, v *verdict) []*child {
+	if v.what != "committed" {
+		return nil
+	}
+	f := j.fn
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.routes.follows(f.Name) {
+		return nil
+	}
+	var out []*child
+	make1 := func(ev *event.Event, name string) {
+		e.stamp(ev)
+		life := e.lives.add(ev)
+		e.routes.match(ev, func(r *route, params map[string]string, _ *event.Event) {
+			if c := e.jobFor(r, ev, params, life); c != nil {
+				out = append(out, &child{job: c, state: name})
+			}
+		})
+	}
+	source := "function/" + f.Name
+	if o.Result != nil {
+		make1(&event.Event{Source: source, Type: event.Result, Subject: f.Name, Data: o.Result, Chain: j.ev.Chain + 1, Time: j.ev.Time, TimeOK: j.ev.TimeOK}, "")
+	}
+	names := map[string]bool{}
+	for i := range o.Effects {
+		x := &o.Effects[i]
+		switch x.Kind {
+		case functions.SetState, functions.IncrState, functions.DeleteState:
+			if !names[x.Name] && e.routes.watches(f.Name, x.Name) {
+				names[x.Name] = true
+				make1(&event.Event{Source: source, Type: event.State, Subject: f.Name + "/" + x.Name, Topic: "", Key: j.key,
+					Chain: j.ev.Chain + 1, Time: j.ev.Time, TimeOK: j.ev.TimeOK}, x.Name)
+			}
+		}
+	}
+	// The values before are read now: the key's events run one at a time, so nobody else changes them meanwhile.
+	for _, c := range out {
+		if c.state != "" {
+			c.before, _, _ = state.Value(e.st, state.Keyed(f.Name, j.key), c.state)
+			c.job.params = map[string]string{"key": j.key, "name": c.state}
+		}
+	}
+	return out
+}
+
+// putChild stores the job of a caused event, unless the value it is about did not change.
+func (e *Engine) putChild(tx store.Tx, c *child) error {
+	c.stored = false
+	if c.state != "" {
+		ref := state.Keyed(c.job.ev.Source[len("function/"):], c.job.params["key"])
+		now, ok, err := state.Get(tx, ref, c.state)
+		if err != nil {
+			return err
+		}
+		if string(now) == string(c.before) {
+			return nil
+		}
+		ev := *c.job.ev
+		ev.Data = []byte("null")
+		if ok {
+			ev.Data = append([]byte(nil), now...)
+		}
+		c.job.ev = &ev
+	}
+	tx.PutNew(inboxKey(c.job.fn.Name, c.job.order), encodeJob(c.job))
+	c.job.stored.Store(true)
+	c.stored = true
+	return nil
+}
+
+// applyState writes one effect on state.
+func applyState(tx store.Tx, j *job, x *functions.Effect) error {
+	quota := j.dep.spec().Limits.State
+	ref := state.Keyed(j.fn.Name, j.key)
+	switch x.Kind {
+	case functions.SetShared, functions.DeleteShared, functions.IncrShared:
+		ref = state.Shared(j.fn.Name)
+	}
+	switch x.Kind {
+	case functions.SetState, functions.SetShared:
+		return state.Set(tx, ref, x.Name, x.Value, quota)
+	case functions.DeleteState, functions.DeleteShared:
+		return state.Delete(tx, ref, x.Name)
+	case functions.IncrState, functions.IncrShared:
+		return state.Incr(tx, ref, x.Name, x.By, quota)
+	}
+	return fmt.Errorf("effect %d is no effect on state", x.Kind)
+}
+
+// readState answers a read of state.
+func readState(s store.Reader, r functions.Read, ref state.Ref, a *functions.ReadAnswer) error {
+	switch r.Kind {
+	case functions.ReadState, functions.ReadShared:
+		v, _, err := state.Get(s, ref, r.Name)
+		a.Value = append([]byte(nil), v...)
+		if v == nil {
+			a.Value = nil
+		}
+		return err
+	}
+	names, err := state.Keys(s, ref, r.Name, maxKeys)
+	if err != nil {
+		return err
+	}
+	a.Value, err = json.Marshal(names)
+	return err
+}
+
+// maxKeys bounds what keys() returns.
+const maxKeys = 1000

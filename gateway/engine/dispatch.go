@@ -1,0 +1,480 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"slices"
+	"sort"
+	"sync/atomic"
+	"time"
+
+	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/functions/sandbox"
+	"github.com/perigee-iot/perigee/functions/state"
+	"github.com/perigee-iot/perigee/internal/event"
+	"github.com/perigee-iot/perigee/internal/store"
+)
+
+// delivery is one event as its source gave it. The source is acknowledged when every function that the event matched
+// has a durable outcome or a durable inbox entry.
+type delivery struct {
+	ack    func(error)
+	mark   string // empty: its sender never repeats it
+	digest uint64 // of topic and payload, if it is marked
+	left   atomic.Int32
+	engine *Engine
+}
+
+// settled counts one function off.
+func (d *delivery) settled() {
+	if d == nil || d.left.Add(-1) != 0 {
+		return
+	}
+	d.engine.counts.accepted.Add(1)
+	if d.ack != nil {
+		d.ack(nil)
+	}
+}
+
+// job is one event for one function, from its match to its durable outcome.
+type job struct {
+	fn     *function
+	lane   *lane
+	ev     *event.Event // nil: only in the inbox, loaded before it runs
+	key    string
+	params map[string]string
+	size   int
+	from   *delivery // nil once the source is settled for this function
+	life   *life
+
+	order    uint64 // place in the lane; the number of the inbox entry, once there is one
+	attempt  int    // the last one begun; 0 before the first
+	due      time.Duration
+	since    time.Duration // when it was offered, on the gateway's clock
+	held     *heldNode     // in Engine.held, while only in memory
+	failed   string        // the fault of the last attempt, one line
+	gen      int           // of its lane when it was dispatched
+	conflict int           // how often it had to run again since what it read had changed
+	waiter   func(*outcomeReport)
+
+	inv     *functions.Invocation
+	dep     *Deployment               // the revision it runs on, from its dispatch on
+	reads   map[functions.Read]uint64 // shared values sent, with their versions
+	dropped atomic.Bool               // its entry was lost with a group, and who made it will make it again
+	counted bool                      // in its function's share of the inbox; guarded by Engine.mu
+	active  bool                      // taken out of its lane to run; guarded by Engine.mu
+	stored  atomic.Bool               // has an inbox entry; set under the store's writer lock
+	done    atomic.Bool               // has an outcome; set under the store's writer lock
+}
+
+// lane is the events of one key of one function, in order. While its first event runs or waits for a retry, the others
+// wait.
+type lane struct {
+	fn      *function
+	key     string
+	queue   []*job
+	running *job // nil for a parallel lane, which counts in busy
+	busy    int
+	queued  bool // in fn.ready
+	retry   *entry
+	gen     int    // rises when outcomes were lost with a group of the store
+	redo    []*job // those; they go back to the queue together
+	pending int    // outcomes that are not durable yet
+}
+
+// function is one active, paused or blocked function.
+type function struct {
+	Name      string
+	State     State
+	Reason    string
+	dep       *Deployment
+	lanes     map[string]*lane
+	ready     []*lane // lanes that could run now, in turn
+	queued    bool    // in Engine.ready
+	running   int
+	alone     *job // runs without company, since it met too many conflicts
+	waiting   int  // jobs in lanes that do not run
+	inbox     int64
+	inboxN    int
+	deads     int
+	targets   []*target
+	parallel  bool
+	hints     []functions.Read
+	seen      *retainedMemory
+	stats     stats
+	timers    map[timerID]*entry
+	keepsSeen bool // a trigger skips retained messages that bring nothing new
+}
+
+func (f *function) limit(def int) int {
+	if n := f.dep.spec().Limits.Concurrency; n > 0 {
+		return n
+	}
+	return def
+}
+
+// enqueue puts a job into its lane. The caller holds mu.
+func (e *Engine) enqueue(j *job) {
+	f := j.fn
+	l := f.lanes[j.key]
+	if l == nil {
+		l = &lane{fn: f, key: j.key}
+		f.lanes[j.key] = l
+	}
+	j.lane = l
+	if n := len(l.queue); n > 0 && l.queue[n-1].order > j.order {
+		i := sort.Search(n, func(i int) bool { return l.queue[i].order > j.order })
+		l.queue = append(l.queue, nil)
+		copy(l.queue[i+1:], l.queue[i:])
+		l.queue[i] = j
+	} else {
+		l.queue = append(l.queue, j)
+	}
+	f.waiting++
+	e.offerLane(l)
+}
+
+// offerLane lists a lane as ready if its first job could run. The caller holds mu.
+func (e *Engine) offerLane(l *lane) {
+	f := l.fn
+	if l.queued || len(l.queue) == 0 || len(l.redo) > 0 || (l.running != nil && !f.parallel) {
+		return
+	}
+	if f.State != Active || l.retry != nil {
+		return
+	}
+	if first := l.queue[0]; first.due > 0 && !f.parallel {
+		if now := e.clock.Now(); first.due > now {
+			l.retry = e.wheel.add(first.due, func() { e.wakeLane(l) })
+			return
+		}
+	}
+	l.queued = true
+	f.ready = append(f.ready, l)
+	if !f.queued {
+		f.queued = true
+		e.ready = append(e.ready, f)
+	}
+}
+
+// wakeLane is called when the first job of a lane is due for its next attempt.
+func (e *Engine) wakeLane(l *lane) {
+	e.mu.Lock()
+	l.retry = nil
+	e.offerLane(l)
+	e.mu.Unlock()
+	e.pump()
+}
+
+// pump hands ready jobs to workers while there is room. Any goroutine may call it; one at a time does the work.
+func (e *Engine) pump() {
+	e.mu.Lock()
+	if e.pumping {
+		e.pumpMore = true
+		e.mu.Unlock()
+		return
+	}
+	e.pumping = true
+	for {
+		e.pumpMore = false
+		for e.pool != nil && !e.stopping && e.pool.Room() > 0 {
+			j := e.next()
+			if j == nil {
+				break
+			}
+			e.mu.Unlock()
+			e.submit(j)
+			e.mu.Lock()
+		}
+		if !e.pumpMore {
+			break
+		}
+	}
+	e.pumping = false
+	e.mu.Unlock()
+}
+
+// next takes the next job to run: functions take turns, and so do the lanes of one. The caller holds mu.
+func (e *Engine) next() *job {
+	for n := len(e.ready); n > 0; n-- {
+		f := e.ready[0]
+		e.ready = e.ready[1:]
+		f.queued = false
+		j := e.nextOf(f)
+		if len(f.ready) > 0 {
+			f.queued = true
+			e.ready = append(e.ready, f)
+		}
+		if j != nil {
+			return j
+		}
+	}
+	return nil
+}
+
+// nextOf takes the next job of one function, nil if it has to wait.
+func (e *Engine) nextOf(f *function) *job {
+	if f.State != Active || f.running >= f.limit(e.opt.Concurrency) {
+		return nil
+	}
+	if f.alone != nil && f.running > 0 {
+		return nil
+	}
+	for _, t := range f.targets {
+		if t.full() {
+			return nil
+		}
+	}
+	for n := len(f.ready); n > 0; n-- {
+		l := f.ready[0]
+		f.ready = f.ready[1:]
+		if f.alone != nil && f.alone.lane != l {
+			f.ready = append(f.ready, l)
+			continue
+		}
+		l.queued = false
+		if len(l.queue) == 0 {
+			continue
+		}
+		j := l.queue[0]
+		l.queue[0] = nil
+		l.queue = l.queue[1:]
+		f.waiting--
+		f.running++
+		l.busy++
+		if !f.parallel {
+			l.running = j
+		}
+		j.gen, j.active, j.dep = l.gen, true, f.dep
+		e.offerLane(l) // a parallel lane may run on
+		return j
+	}
+	return nil
+}
+
+// submit builds the invocation and hands it to the pool.
+func (e *Engine) submit(j *job) {
+	f := j.fn
+	if j.dropped.Load() {
+		e.mu.Lock()
+		e.finished(j)
+		e.mu.Unlock()
+		return
+	}
+	if j.ev == nil {
+		if err := e.loadJob(j); err != nil {
+			e.lostEntry(j, err)
+			return
+		}
+	}
+	dep := j.dep
+	j.attempt++
+	now, ok := e.clock.Wall()
+	inv := &functions.Invocation{
+		ID:       e.nextInv.Add(1),
+		Function: f.Name,
+		Revision: dep.Bundle.Digest,
+		Event:    j.ev,
+		Params:   j.params,
+		Key:      j.key,
+		NoKey:    f.parallel,
+		Attempt:  j.attempt,
+		Now:      now,
+		NowOK:    ok,
+		Seed:     seedOf(j.ev.ID, f.Name),
+		Gateway:  e.opt.Gateway,
+		Env:      dep.Env,
+		Limits:   dep.spec().Limits,
+		Perms:    dep.spec().Permissions,
+	}
+	j.inv = inv
+	j.reads = nil
+	e.mu.Lock()
+	hints := f.hints
+	e.mu.Unlock()
+	if len(hints) > 0 {
+		inv.Hints = make([]functions.ReadAnswer, 0, len(hints))
+		for _, r := range hints {
+			if a := e.answer(j, r); a.Err == "" {
+				inv.Hints = append(inv.Hints, a)
+			}
+		}
+	}
+	j.life.running(f, j.attempt, dep.Bundle.Digest)
+	e.pool.Submit(sandbox.Job{
+		Inv:    inv,
+		Bundle: dep.Bundle,
+		Ask:    func(r functions.Read) functions.ReadAnswer { return e.answer(j, r) },
+		Done:   func(o *functions.Outcome) { e.finish(j, o) },
+	})
+}
+
+// answer reads what a function asks for, under its permissions. The worker that asks runs only this job, so that j.reads
+// has one writer.
+func (e *Engine) answer(j *job, r functions.Read) functions.ReadAnswer {
+	a := functions.ReadAnswer{Read: r}
+	f := j.fn
+	var err error
+	switch r.Kind {
+	case functions.ReadState, functions.ReadStateKeys:
+		if f.parallel {
+			a.Err = "a function with key: none has no state of its own key"
+			return a
+		}
+		err = e.st.View(func(s store.Reader) error {
+			return readState(s, r, state.Keyed(f.Name, j.key), &a)
+		})
+	case functions.ReadShared, functions.ReadSharedKeys:
+		err = e.st.View(func(s store.Reader) error {
+			ref := state.Shared(f.Name)
+			version, err := sharedVersion(s, ref, r)
+			if err != nil {
+				return err
+			}
+			if j.reads == nil {
+				j.reads = map[functions.Read]uint64{}
+			}
+			if _, again := j.reads[r]; !again {
+				j.reads[r] = version
+			}
+			return readState(s, r, ref, &a)
+		})
+	case functions.ReadDevice:
+		if !j.dep.spec().Permissions.AllowsReadDevice(r.Name) {
+			a.Err = "not permitted"
+			return a
+		}
+		a.Value, err = e.readDevice(r.Name)
+	default:
+		a.Err = "unknown question"
+	}
+	if err != nil {
+		a.Err = err.Error()
+	}
+	return a
+}
+
+// finished takes a job out of its lane and lets the next one run. The caller holds mu.
+func (e *Engine) finished(j *job) {
+	f, l := j.fn, j.lane
+	f.running--
+	l.busy--
+	if l.running == j {
+		l.running = nil
+	}
+	if f.alone == j {
+		f.alone = nil
+	}
+	e.offerLane(l)
+	e.dropLane(l)
+	if len(f.ready) > 0 && !f.queued {
+		f.queued = true
+		e.ready = append(e.ready, f)
+	}
+}
+
+// dropLane forgets a lane in which nothing is left. The caller holds mu.
+func (e *Engine) dropLane(l *lane) {
+	if l.busy == 0 && l.pending == 0 && len(l.queue) == 0 && len(l.redo) == 0 {
+		delete(l.fn.lanes, l.key)
+	}
+}
+
+// again puts a job that ran back to the front of its lane.
+func (e *Engine) again(j *job) {
+	e.mu.Lock()
+	f, l := j.fn, j.lane
+	j.inv, j.reads, j.active = nil, nil, false
+	l.queue = append([]*job{j}, l.queue...)
+	f.waiting++
+	alone := f.alone == j
+	e.finished(j)
+	if alone {
+		f.alone = j
+	}
+	e.mu.Unlock()
+	e.pump()
+}
+
+// redo is called when the group with a job's outcome was dropped: its lane runs again from there, after a pause.
+func (e *Engine) redo(j *job) {
+	e.mu.Lock()
+	l := j.lane
+	if len(l.redo) == 0 {
+		l.gen++
+		e.wheel.add(e.clock.Now()+redoAfter, func() { e.redoLane(l) })
+	}
+	l.redo = append(l.redo, j)
+	e.mu.Unlock()
+}
+
+// redoAfter is the pause after a group was dropped: the disk is full, most likely.
+const redoAfter = time.Second
+
+func (e *Engine) redoLane(l *lane) {
+	e.mu.Lock()
+	if l.busy > 0 {
+		e.wheel.add(e.clock.Now()+redoAfter, func() { e.redoLane(l) })
+		e.mu.Unlock()
+		return
+	}
+	jobs := l.redo
+	l.redo = nil
+	l.fn.waiting += len(jobs)
+	l.queue = append(jobs, l.queue...)
+	sort.SliceStable(l.queue, func(a, b int) bool { return l.queue[a].order < l.queue[b].order })
+	e.offerLane(l)
+	e.mu.Unlock()
+	e.pump()
+}
+
+// count takes a job into its function's share of the inbox. The caller holds mu, as for uncount.
+func (f *function) count(j *job) {
+	if !j.counted {
+		j.counted = true
+		f.inbox += int64(j.size)
+		f.inboxN++
+	}
+}
+
+func (f *function) uncount(j *job) {
+	if j.counted {
+		j.counted = false
+		f.inbox -= int64(j.size)
+		f.inboxN--
+	}
+}
+
+// remember takes what an invocation read as what the next one will want. The engine's mu is held.
+func (f *function) remember(reads []functions.Read) {
+	if len(reads) > maxHints {
+		reads = reads[:maxHints]
+	}
+	if !slices.Equal(f.hints, reads) {
+		f.hints = reads
+	}
+}
+
+// maxHints bounds the values that are sent ahead with an invocation.
+const maxHints = 8
+
+// seedOf gives every attempt of an event in a function the same random numbers.
+func seedOf(id, fn string) uint64 { return digest([]byte(id), []byte(fn)) }
+
+// readDevice answers device.read from the last reading, or by asking the device.
+func (e *Engine) readDevice(name string) ([]byte, error) {
+	fields, err := e.ReadDevice(context.Background(), name)
+	if err != nil {
+		return nil, err
+	}
+	return encodeFields(fields)
+}
+
+func sharedVersion(s store.Reader, ref state.Ref, r functions.Read) (uint64, error) {
+	if r.Kind == functions.ReadSharedKeys {
+		return state.SetVersion(s, ref)
+	}
+	return state.Version(s, ref, r.Name)
+}
+
+func uint64Bytes(v uint64) []byte { return binary.BigEndian.AppendUint64(nil, v) }

@@ -1,0 +1,263 @@
+// Package engine carries one event from its source to its effects. The walk, step by step, with a file for each:
+//
+//	intake.go     Offer: limits, identity, duplicates; which functions does it match?
+//	inbox.go      what cannot be acknowledged by an outcome soon is stored, and acknowledged by that
+//	dispatch.go   lanes: per function and key in order, one at a time, as the pool of workers has room
+//	commit.go     every effect is checked, and what the invocation decided becomes one update of the store
+//	actions.go    publishes and device writes, from the journal, in order per target, after their group is durable
+//
+// Beside it stand retries and timers (wheel.go, timers.go), deadletters.go, the gateway's clock (clock.go), and what
+// people see of it all: lives.go, logs.go, stats.go.
+//
+// # Who waits for whom
+//
+// An event is matched by the goroutine of its source, which also hands it to a worker if one is free. The worker's
+// outcome arrives in a goroutine of the pool, which commits it and dispatches what comes next. Acknowledgements and
+// actions start in the store's committer. There is no goroutine per event.
+//
+// # Locks
+//
+// Engine.mu guards lanes, functions and routes. It is never held during a call of the store's Update, of the pool or
+// of a driver. Functions run by Update hold the store's writer lock and never take Engine.mu; the fields of a job
+// that say "guarded by the writer" are touched only there.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/perigee-iot/perigee/drivers"
+	"github.com/perigee-iot/perigee/functions/sandbox"
+	"github.com/perigee-iot/perigee/internal/event"
+	"github.com/perigee-iot/perigee/internal/store"
+	"github.com/perigee-iot/perigee/sync/outbox"
+)
+
+// Pool runs invocations; functions/sandbox has the real one.
+type Pool interface {
+	Submit(jobs ...sandbox.Job)
+	Room() int
+}
+
+// Options of New. All but the bounds are required; a zero bound means its default.
+type Options struct {
+	Gateway string // the gateway's id
+	Store   *store.Store
+	Outbox  *outbox.Outbox
+	Broker  drivers.Broker
+	Devices drivers.Set
+	Prefix  string // under which functions may not publish; "perigee"
+	Log     *slog.Logger
+
+	MaxPayload  int           // bytes of an event's data; 256 KiB
+	MaxMemory   int64         // bytes of events that wait without an inbox entry; 8 MiB
+	SpillAfter  time.Duration // how long an acknowledgement is held before the event goes to the inbox; 250 ms
+	Concurrency int           // invocations of one function at once, for functions without a limit; 1
+	MaxChain    int           // functions that may follow from one another; 16
+	MaxJournal  int           // actions waiting for one target, beyond which its functions wait; 1000
+	MaxDead     int           // dead letters kept for one function; 1000
+	Lives       int           // events remembered for people; 1000
+}
+
+func (o *Options) defaults() {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&o.MaxPayload, 256<<10)
+	def(&o.Concurrency, 1)
+	def(&o.MaxChain, 16)
+	def(&o.MaxJournal, 1000)
+	def(&o.MaxDead, 1000)
+	def(&o.Lives, 1000)
+	if o.Prefix == "" {
+		o.Prefix = "perigee"
+	}
+	if o.MaxMemory == 0 {
+		o.MaxMemory = 8 << 20
+	}
+	if o.SpillAfter == 0 {
+		o.SpillAfter = 250 * time.Millisecond
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+}
+
+// Engine is the path of events. Make one with New, give it its pool and functions, Start it, and offer it events.
+type Engine struct {
+	opt    Options
+	log    *slog.Logger
+	st     *store.Store
+	pool   Pool
+	clock  *Clock
+	seq    *sequence
+	lives  *lives
+	logs   *logs
+	counts counts
+	losses *losses
+
+	wheel *wheel
+	plant *plant
+
+	subscribing sync.Mutex // one change of the subscriptions at a time; taken before mu
+
+	mu       sync.Mutex
+	fns      map[string]*function
+	routes   *routes
+	ready    []*function // functions with a lane that could run, in turn
+	held     heldList    // jobs in memory only, oldest first
+	heldSize int64
+	spillAt  *entry // the wheel's entry that will spill the oldest, if any
+	pumping  bool
+	pumpMore bool
+	stopping bool
+
+	readings readings
+	nextInv  atomic.Uint64
+
+	runners sync.WaitGroup
+	stop    context.CancelFunc
+}
+
+// New makes an engine over an open store and loads what the last run left there: the clock, the inbox, timers and the
+// journal. Nothing runs before Start.
+func New(o Options) (*Engine, error) {
+	o.defaults()
+	clock, err := openClock(o.Store, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	seq, err := openSequence(o.Store)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		opt:    o,
+		log:    o.Log,
+		st:     o.Store,
+		clock:  clock,
+		seq:    seq,
+		lives:  newLives(o.Lives),
+		logs:   newLogs(),
+		fns:    map[string]*function{},
+		routes: newRoutes(),
+	}
+	e.wheel = newWheel(clock.Now)
+	if e.losses, err = openLosses(o.Store); err != nil {
+		return nil, err
+	}
+	e.plant = newPlant(e, o.Broker, o.Devices)
+	e.routes = build(nil, o.Devices)
+	if err := e.loadJournal(); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// Use gives the engine the pool that runs its functions; it comes after New since a pool reports room to its engine.
+func (e *Engine) Use(p Pool) { e.pool = p }
+
+// Start begins to run what waits, to carry out actions and to fire timers. Sources are run by RunSource.
+func (e *Engine) Start(ctx context.Context) {
+	ctx, e.stop = context.WithCancel(ctx)
+	e.plant.start(ctx)
+	e.runners.Add(1)
+	go func() {
+		defer e.runners.Done()
+		e.wheel.run(ctx)
+	}()
+	e.wheel.add(e.clock.Now()+clockPersist, e.persistClock)
+	e.pump()
+}
+
+// Drain stops the dispatch of what waits and returns when every invocation that runs has been committed, or ctx ends.
+func (e *Engine) Drain(ctx context.Context) error {
+	e.mu.Lock()
+	e.stopping = true
+	e.mu.Unlock()
+	for {
+		e.mu.Lock()
+		running := 0
+		for _, f := range e.fns {
+			running += f.running
+		}
+		e.mu.Unlock()
+		if running == 0 {
+			return e.st.Flush(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d invocations still run: %w", running, ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// Stop ends the engine's goroutines and waits for them. What waits stays in the inbox or with its source.
+func (e *Engine) Stop() {
+	e.plant.rest()
+	if e.stop != nil {
+		e.stop()
+	}
+	e.runners.Wait()
+	e.plant.wg.Wait()
+	if err := e.st.Update(func(tx store.Tx) error { e.clock.put(tx); return nil }); err != nil {
+		e.log.Debug("the clock was not stored at the end", "error", err)
+	}
+}
+
+// Clock is the gateway's clock.
+func (e *Engine) Clock() *Clock { return e.clock }
+
+// RunSource runs a source until ctx ends, again and again with a back-off when it fails. status hears of every change:
+// nil when the source runs, its error when it has ended.
+func (e *Engine) RunSource(ctx context.Context, name string, s drivers.Source, status func(err error)) {
+	const first, most = 500 * time.Millisecond, 30 * time.Second
+	wait := first
+	for ctx.Err() == nil {
+		began := time.Now()
+		status(nil)
+		err := s.Run(ctx, e.Offer)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			err = errors.New("it ended without an error")
+		}
+		status(err)
+		if time.Since(began) > most {
+			wait = first
+		}
+		pause := wait/2 + rand.N(wait/2)
+		e.log.Warn("a source stopped and will be tried again", "source", name, "error", err, "in", pause.Round(time.Millisecond))
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		wait = min(2*wait, most)
+	}
+}
+
+// stamp fills in what the gateway knows better than the source: identity, sequence and time.
+func (e *Engine) stamp(ev *event.Event) {
+	ev.Seq = e.seq.next()
+	ev.Boot, ev.Mono = e.clock.Boot(), e.clock.Mono()
+	if ev.Time.IsZero() {
+		ev.Time, ev.TimeOK = e.clock.Wall()
+	}
+	if ev.ID == "" {
+		ev.ID = fmt.Sprintf("%s-%x", e.st.Epoch()[:8], ev.Seq)
+	}
+}
+
+// maxKey bounds the key of an event, in bytes.
+const maxKey = 256

@@ -1,0 +1,348 @@
+package engine
+
+import (
+	"container/list"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/perigee-iot/perigee/internal/event"
+	"github.com/perigee-iot/perigee/internal/store"
+	"github.com/perigee-iot/perigee/internal/wire"
+)
+
+// The inbox holds events that wait for a function durably: Inbox / function / order → entry. An entry is written when
+// an event's source cannot send it again, when it waits longer than an acknowledgement may be held, and when its
+// invocation failed and will be tried again. It leaves in the update that has its outcome.
+
+type (
+	heldList = list.List
+	heldNode = list.Element
+)
+
+const inboxVersion = 1
+
+func inboxKey(fn string, order uint64) store.Key {
+	return store.NewKey(store.Inbox).String(fn).Uint(order)
+}
+
+// encodeJob is a job's inbox entry.
+func encodeJob(j *job) []byte {
+	w := wire.NewWriter(make([]byte, 0, j.size+128))
+	w.Byte(inboxVersion)
+	w.String(j.key)
+	w.Uint(uint64(j.attempt))
+	w.Int(int64(j.due))
+	w.Int(int64(j.since))
+	w.String(j.failed)
+	w.Uint(uint64(len(j.params)))
+	for k, v := range j.params {
+		w.String(k)
+		w.String(v)
+	}
+	j.ev.Encode(w)
+	return w.Data()
+}
+
+// decodeJob fills a job from its entry.
+func decodeJob(j *job, entry []byte) error {
+	r := wire.NewReader(entry)
+	if v := r.Byte(); r.Err() == nil && v != inboxVersion {
+		return fmt.Errorf("an inbox entry of version %d, this gateway reads version %d", v, inboxVersion)
+	}
+	j.key = r.String()
+	j.attempt = int(r.Uint())
+	j.due = time.Duration(r.Int())
+	j.since = time.Duration(r.Int())
+	j.failed = r.String()
+	if n := r.Count(64); n > 0 {
+		j.params = make(map[string]string, n)
+		for range n {
+			k := r.String()
+			j.params[k] = r.String()
+		}
+	}
+	ev, err := event.Decode(r)
+	if err != nil {
+		return err
+	}
+	ev.Data = append([]byte(nil), ev.Data...)
+	j.ev, j.size = ev, len(entry)
+	return r.Done()
+}
+
+// storeJobs gives jobs their inbox entries. more, if not nil, joins the same update. The sources are settled for these
+// jobs once that is durable.
+func (e *Engine) storeJobs(jobs []*job, more func(tx store.Tx) error) error {
+	var out []*job
+	e.mu.Lock()
+	for _, j := range jobs {
+		out = append(out, e.makeRoom(j)...)
+	}
+	e.mu.Unlock()
+	err := e.st.Update(func(tx store.Tx) error {
+		for _, o := range out {
+			tx.Delete(inboxKey(o.fn.Name, o.order))
+			o.done.Store(true)
+		}
+		for _, j := range jobs {
+			e.putEntry(tx, j)
+		}
+		if more != nil {
+			return more(tx)
+		}
+		return nil
+	})
+	e.mu.Lock()
+	for _, j := range jobs {
+		if err != nil {
+			j.stored.Store(false)
+		}
+		if err != nil || j.done.Load() {
+			j.fn.uncount(j)
+		}
+	}
+	e.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	for _, o := range out {
+		e.losses.add("inbox full", 1)
+		o.life.outcome(o.fn, "dropped", "the function's share of the inbox is full")
+	}
+	return nil
+}
+
+// putEntry writes the inbox entry of a job that has no outcome yet, in an update.
+func (e *Engine) putEntry(tx store.Tx, j *job) {
+	if j.done.Load() || j.stored.Load() {
+		return
+	}
+	tx.PutNew(inboxKey(j.fn.Name, j.order), encodeJob(j))
+	putMark(tx, j)
+	j.stored.Store(true)
+	tx.OnDurable(func() {
+		j.from.settled()
+		j.life.accept()
+		e.mu.Lock()
+		if !j.active && j.stored.Load() {
+			j.ev = nil // loaded again before it runs
+		}
+		e.mu.Unlock()
+	})
+	tx.OnFail(func(error) { j.stored.Store(false) })
+}
+
+// makeRoom counts a job into its function's share of the inbox, and takes the oldest waiting ones out if there is no
+// room. The caller holds mu, and deletes the entries of those returned.
+func (e *Engine) makeRoom(j *job) (out []*job) {
+	f := j.fn
+	f.count(j)
+	for f.inbox > inboxShare {
+		old := f.oldestStored()
+		if old == nil || old == j {
+			return out
+		}
+		e.unqueue(old)
+		f.uncount(old)
+		out = append(out, old)
+	}
+	return out
+}
+
+// inboxShare is what the waiting events of one function may take, in bytes.
+const inboxShare = 16 << 20
+
+func (f *function) oldestStored() *job {
+	var oldest *job
+	for _, l := range f.lanes {
+		for _, j := range l.queue {
+			if j.stored.Load() && (oldest == nil || j.order < oldest.order) {
+				oldest = j
+			}
+			if j.stored.Load() {
+				break // a lane is in order
+			}
+		}
+	}
+	return oldest
+}
+
+// unqueue takes a waiting job out of its lane. The caller holds mu.
+func (e *Engine) unqueue(j *job) {
+	l := j.lane
+	for i, q := range l.queue {
+		if q == j {
+			l.queue = append(l.queue[:i], l.queue[i+1:]...)
+			j.fn.waiting--
+			break
+		}
+	}
+	e.dropLane(l)
+}
+
+// hold lists a job whose source waits for its acknowledgement. The caller holds mu.
+func (e *Engine) hold(j *job) {
+	j.held = e.held.PushBack(j)
+	e.heldSize += int64(j.size)
+	if e.spillAt == nil {
+		e.spillAt = e.wheel.add(e.clock.Now()+e.opt.SpillAfter, e.spillDue)
+	}
+}
+
+// unhold removes it from that list. The caller holds mu.
+func (e *Engine) unhold(j *job) {
+	if j.held != nil {
+		e.held.Remove(j.held)
+		j.held = nil
+		e.heldSize -= int64(j.size)
+	}
+}
+
+// takeHeld takes the oldest held jobs off the list until at most limit bytes are held. The caller holds mu.
+func (e *Engine) takeHeld(limit int64) (jobs []*job) {
+	for e.heldSize > limit && e.held.Len() > 0 {
+		j := e.held.Front().Value.(*job)
+		e.unhold(j)
+		jobs = append(jobs, j)
+	}
+	return jobs
+}
+
+// spillDue stores what has been held long enough, and comes again while anything is held.
+func (e *Engine) spillDue() {
+	e.mu.Lock()
+	now := e.clock.Now()
+	var jobs []*job
+	for front := e.held.Front(); front != nil; front = e.held.Front() {
+		j := front.Value.(*job)
+		if j.since+e.opt.SpillAfter > now || len(jobs) == spillMost {
+			break
+		}
+		e.unhold(j)
+		jobs = append(jobs, j)
+	}
+	e.spillAt = nil
+	if front := e.held.Front(); front != nil {
+		e.spillAt = e.wheel.add(max(front.Value.(*job).since+e.opt.SpillAfter, now+time.Millisecond), e.spillDue)
+	}
+	e.mu.Unlock()
+	e.spill(jobs)
+}
+
+// spillMost bounds one update of the inbox, in entries; spillBytes in bytes.
+const (
+	spillMost  = 64
+	spillBytes = 128 << 10
+)
+
+// spill gives jobs their inbox entries, so that their sources can be acknowledged. If the store has no room they are
+// held again: then it is the source that waits.
+func (e *Engine) spill(jobs []*job) {
+	for len(jobs) > 0 {
+		n, size := 0, 0
+		for n < len(jobs) && n < spillMost && (n == 0 || size+jobs[n].size < spillBytes) {
+			size += jobs[n].size
+			n++
+		}
+		part := jobs[:n]
+		jobs = jobs[n:]
+		err := e.storeJobs(part, nil)
+		e.mu.Lock()
+		for _, j := range part {
+			if err != nil && !j.done.Load() {
+				j.since = e.clock.Now()
+				e.hold(j)
+			}
+		}
+		e.mu.Unlock()
+		if err != nil && !errors.Is(err, store.ErrClosed) {
+			e.log.Warn("events that wait cannot be stored; their sources are held back", "events", len(part), "error", err)
+		}
+	}
+}
+
+// loadJob reads a waiting job's event back before it runs.
+func (e *Engine) loadJob(j *job) error {
+	return e.st.View(func(r store.Reader) error {
+		v, ok, err := r.Get(inboxKey(j.fn.Name, j.order))
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return errors.New("the entry is not there")
+		}
+		return decodeJob(j, v)
+	})
+}
+
+// lostEntry gives up a job whose entry cannot be read: it is counted as a loss, and its key goes on.
+func (e *Engine) lostEntry(j *job, err error) {
+	e.log.Error("an event in the inbox cannot be read and is lost", "function", j.fn.Name, "order", j.order, "error", err)
+	e.losses.add("damaged", 1)
+	_ = e.st.Update(func(tx store.Tx) error {
+		tx.Delete(inboxKey(j.fn.Name, j.order))
+		return nil
+	})
+	e.mu.Lock()
+	j.fn.uncount(j)
+	e.finished(j)
+	e.mu.Unlock()
+}
+
+// loadInbox queues what waits for a function that has just been installed. Events stay in the store until they run.
+func (e *Engine) loadInbox(f *function) error {
+	var jobs []*job
+	err := e.st.View(func(r store.Reader) error {
+		return r.Scan(store.NewKey(store.Inbox).String(f.Name), nil, func(k, v []byte) bool {
+			fields := store.Parse(k)
+			_ = fields.String()
+			j := &job{fn: f, order: fields.Uint()}
+			if err := errors.Join(fields.Err(), decodeJob(j, v)); err != nil {
+				e.log.Error("an event in the inbox cannot be read; it is left there", "function", f.Name, "error", err)
+				e.losses.add("damaged", 1)
+				return true
+			}
+			j.stored.Store(true)
+			j.life = e.lives.add(j.ev)
+			j.life.accept()
+			j.life.outcome(f, "waiting", "since before the gateway's start")
+			j.ev = nil
+			jobs = append(jobs, j)
+			return true
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("read the events that wait for function %q: %w", f.Name, err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, j := range jobs {
+		f.count(j)
+		e.requeue(j)
+	}
+	return nil
+}
+
+// requeue puts a job that waits for its next attempt where it belongs: at its place in the lane, or aside until it is
+// due where others may overtake it. The caller holds mu.
+func (e *Engine) requeue(j *job) {
+	f := j.fn
+	if j.due > 0 && (f.parallel || f.dep.spec().Retry.Overtake) {
+		due := j.due
+		j.due = 0
+		e.wheel.add(due, func() {
+			e.mu.Lock()
+			if e.fns[f.Name] == nil {
+				e.mu.Unlock()
+				return // removed: its entry is a dead letter by now
+			}
+			j.fn = e.fns[f.Name]
+			e.enqueue(j)
+			e.mu.Unlock()
+			e.pump()
+		})
+		return
+	}
+	e.enqueue(j)
+}

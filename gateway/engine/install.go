@@ -1,0 +1,458 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/perigee-iot/perigee/drivers"
+	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/internal/event"
+	"github.com/perigee-iot/perigee/internal/store"
+)
+
+// State is what a function may do now.
+type State string
+
+const (
+	Active  State = "active"
+	Paused  State = "paused"  // its events collect in its share of the inbox
+	Blocked State = "blocked" // it names something that the gateway lacks, and gets no events
+)
+
+// Deployment is one revision of a function as this gateway runs it. It does not change; a new one takes its place.
+type Deployment struct {
+	Bundle *functions.Bundle
+	Env    []byte // JSON object: the function's env with this gateway's settings
+	Origin string
+	Since  time.Time
+}
+
+func (d *Deployment) spec() *functions.Spec { return d.Bundle.Spec }
+
+// Install adds a function, or gives one its new revision: an invocation in flight ends on its own revision, and what
+// waits runs on the new one. It returns when the broker has acknowledged the subscriptions, or with an error that wraps
+// drivers.ErrNotConnected if that has to wait for a connection.
+func (e *Engine) Install(ctx context.Context, d *Deployment, s State, reason string) error {
+	name := d.Bundle.Spec.Name
+	e.mu.Lock()
+	f := e.fns[name]
+	e.mu.Unlock()
+	isNew := f == nil
+	if isNew {
+		seen, err := loadSeen(e.st, name)
+		if err != nil {
+			return err
+		}
+		f = &function{Name: name, lanes: map[string]*lane{}, timers: map[timerID]*entry{}, seen: seen}
+		if f.deads, err = e.countDeadOf(name); err != nil {
+			return err
+		}
+	}
+	e.mu.Lock()
+	f.adopt(d, s, reason)
+	f.targets = e.plant.targetsOf(d.spec())
+	e.fns[name] = f
+	e.reroute()
+	e.mu.Unlock()
+	if isNew {
+		if err := errors.Join(e.loadInbox(f), e.loadTimersOf(name)); err != nil {
+			return err
+		}
+	}
+	e.wakeAll()
+	return e.subscribe(ctx)
+}
+
+// adopt makes d the revision of what starts from now on. The engine's mu is held.
+func (f *function) adopt(d *Deployment, s State, reason string) {
+	f.dep, f.State, f.Reason = d, s, reason
+	spec := d.spec()
+	f.parallel = spec.Key.Kind == functions.KeyNone
+	f.hints = nil
+	f.keepsSeen = false
+	for _, t := range spec.Triggers {
+		if t.MQTT != nil && (t.MQTT.Retained == "" || t.MQTT.Retained == "changed") {
+			f.keepsSeen = true
+		}
+	}
+}
+
+// SetState pauses, resumes or blocks a function.
+func (e *Engine) SetState(ctx context.Context, name string, s State, reason string) error {
+	e.mu.Lock()
+	f := e.fns[name]
+	if f == nil {
+		e.mu.Unlock()
+		return fmt.Errorf("there is no function %q", name)
+	}
+	f.State, f.Reason = s, reason
+	e.reroute()
+	e.mu.Unlock()
+	e.wakeAll()
+	return e.subscribe(ctx)
+}
+
+// Remove takes a function out: its waiting events become dead letters, its timers go, its state stays.
+func (e *Engine) Remove(ctx context.Context, name string) error {
+	e.mu.Lock()
+	f := e.fns[name]
+	if f == nil {
+		e.mu.Unlock()
+		return nil
+	}
+	f.State = Paused
+	delete(e.fns, name)
+	e.reroute()
+	for _, t := range f.timers {
+		e.wheel.cancel(t)
+	}
+	var waiting []*job
+	for _, l := range f.lanes {
+		e.wheel.cancel(l.retry)
+		waiting = append(waiting, l.queue...)
+		l.queue = nil
+	}
+	for _, j := range waiting {
+		e.unhold(j)
+	}
+	e.mu.Unlock()
+	for _, j := range waiting {
+		e.orphan(j)
+	}
+	e.logs.forget(name)
+	err := e.st.Update(func(tx store.Tx) error {
+		return tx.Scan(store.NewKey(store.Timers).String(name), nil, func(k, _ []byte) bool {
+			tx.Delete(append([]byte(nil), k...))
+			return true
+		})
+	})
+	return errors.Join(err, e.subscribe(ctx))
+}
+
+// orphan makes a dead letter of an event whose function has gone.
+func (e *Engine) orphan(j *job) {
+	if j.ev == nil {
+		if err := e.loadJob(j); err != nil {
+			e.log.Error("an event of a removed function cannot be read and is lost", "function", j.fn.Name, "error", err)
+			e.losses.add("damaged", 1)
+			return
+		}
+	}
+	fault := &functions.Fault{Kind: functions.FaultError, Message: "the function was removed while this event waited"}
+	err := e.st.Update(func(tx store.Tx) error {
+		e.writeDead(tx, j, "removed", fault)
+		if j.stored.Load() {
+			tx.Delete(inboxKey(j.fn.Name, j.order))
+		} else {
+			putMark(tx, j)
+			tx.OnDurable(func() { j.from.settled() })
+		}
+		j.done.Store(true)
+		return nil
+	})
+	if err != nil {
+		e.log.Error("an event of a removed function could not be kept as a dead letter", "function", j.fn.Name, "error", err)
+	}
+	j.life.outcome(j.fn, "dead", "removed")
+}
+
+// reroute builds the table of routes anew. The caller holds mu.
+func (e *Engine) reroute() { e.routes = build(e.fns, e.plant.all()) }
+
+// subscribe makes the broker's subscriptions what the routes need.
+func (e *Engine) subscribe(ctx context.Context) error {
+	e.subscribing.Lock()
+	defer e.subscribing.Unlock()
+	e.mu.Lock()
+	filters := e.routes.subscriptions()
+	e.mu.Unlock()
+	if err := e.opt.Broker.Subscribe(ctx, filters); err != nil {
+		return fmt.Errorf("subscribe to what the functions are triggered by: %w", err)
+	}
+	return nil
+}
+
+// Ticks are the periods of the functions that are triggered by one.
+func (e *Engine) Ticks() map[string]time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	out := map[string]time.Duration{}
+	for name, list := range e.routes.ticks {
+		out[name] = list[0].trigger.Every
+	}
+	return out
+}
+
+// Event offers an event of the gateway's own life: start, online, offline.
+func (e *Engine) Event(ctx context.Context, what string) {
+	ev := &event.Event{Source: "gateway", Type: event.Gateway, Subject: what, Data: []byte(`{"what":"` + what + `"}`)}
+	_ = e.Offer(ctx, drivers.Delivery{Event: ev})
+}
+
+// Request is an event made by hand for one function.
+type Request struct {
+	Data   []byte
+	Topic  string
+	Params map[string]string
+	Key    *string
+}
+
+// Report is what became of it.
+type Report struct {
+	EventID string
+	Outcome string // committed, dead
+	Fault   *functions.Fault
+	Result  []byte
+	Effects []string
+	Logs    []functions.LogLine
+	Usage   functions.Usage
+}
+
+// Invoke runs a function on an event made by hand and waits for its durable outcome. It takes its place in the order of its key.
+func (e *Engine) Invoke(ctx context.Context, name string, r Request) (*Report, error) {
+	e.mu.Lock()
+	f := e.fns[name]
+	var state State
+	var spec *functions.Spec
+	if f != nil {
+		state, spec = f.State, f.dep.spec()
+	}
+	e.mu.Unlock()
+	if f == nil {
+		return nil, fmt.Errorf("there is no function %q", name)
+	}
+	if state != Active {
+		return nil, fmt.Errorf("function %q is %s and does not run", name, state)
+	}
+	ev := &event.Event{Source: "invoke", Type: event.Invoke, Subject: name, Data: r.Data, Topic: r.Topic}
+	if r.Topic != "" {
+		ev.Type = event.Message
+		if r.Params == nil {
+			r.Params = paramsOf(spec, r.Topic)
+		}
+	}
+	if r.Key != nil {
+		ev.Key, ev.HasKey = *r.Key, true
+	}
+	if why := e.unacceptable(ev); why != "" {
+		return nil, errors.New(why)
+	}
+	e.stamp(ev)
+	life := e.lives.add(ev)
+	key, err := keyOf(spec, ev, r.Params)
+	if err != nil {
+		return nil, err
+	}
+	got := make(chan *outcomeReport, 1)
+	j := &job{fn: f, ev: ev, key: key, params: r.Params, size: len(ev.Data) + 256, life: life, order: e.seq.next(), since: e.clock.Now(),
+		waiter: func(o *outcomeReport) { got <- o }}
+	e.counts.received.Add(1)
+	e.start([]*job{j}, false)
+	select {
+	case o := <-got:
+		return o.report(), nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("event %s still waits for its outcome: %w", ev.ID, ctx.Err())
+	}
+}
+
+func (o *outcomeReport) report() *Report {
+	r := &Report{EventID: o.event, Outcome: o.verdict.what, Fault: o.verdict.fault, Usage: o.outcome.Usage, Logs: o.outcome.Logs}
+	if o.verdict.what == "committed" {
+		r.Result = o.outcome.Result
+		for i := range o.outcome.Effects {
+			r.Effects = append(r.Effects, describe(&o.outcome.Effects[i]))
+		}
+	}
+	return r
+}
+
+// paramsOf finds the params that a topic has in one of a function's triggers.
+func paramsOf(spec *functions.Spec, name string) map[string]string {
+	var found map[string]string
+	t := newRoutes()
+	f := &function{dep: &Deployment{Bundle: &functions.Bundle{Spec: spec}}}
+	for i := range spec.Triggers {
+		t.add(&route{fn: f, trigger: &spec.Triggers[i]})
+	}
+	t.match(&event.Event{Type: event.Message, Topic: name}, func(_ *route, p map[string]string, _ *event.Event) { found = p })
+	return found
+}
+
+// FunctionInfo is a function as it stands.
+type FunctionInfo struct {
+	Name      string
+	State     State
+	Reason    string
+	Dep       *Deployment
+	Runs, OK  int64
+	Faults    map[string]int64
+	LastFault *functions.Fault
+	Waiting   int64
+	Dead      int64
+	P50, P99  time.Duration
+	CPU       time.Duration // mean of an invocation
+}
+
+// Functions returns every installed function, in no order.
+func (e *Engine) Functions() []FunctionInfo {
+	e.mu.Lock()
+	list := make([]*function, 0, len(e.fns))
+	out := make([]FunctionInfo, 0, len(e.fns))
+	for _, f := range e.fns {
+		list = append(list, f)
+		out = append(out, FunctionInfo{Name: f.Name, State: f.State, Reason: f.Reason, Dep: f.dep, Waiting: int64(f.waiting), Dead: int64(f.deads)})
+	}
+	e.mu.Unlock()
+	for i, f := range list {
+		f.stats.fill(&out[i])
+	}
+	return out
+}
+
+func (s *stats) fill(out *FunctionInfo) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out.Runs, out.OK, out.LastFault = s.runs, s.ok, s.last
+	out.P50, out.P99 = s.wall.quantile(0.5), s.wall.quantile(0.99)
+	if s.runs > 0 {
+		out.CPU = s.cpu / time.Duration(s.runs)
+	}
+	out.Faults = map[string]int64{}
+	for k, n := range s.faults {
+		out.Faults[k] = n
+	}
+}
+
+// Counts are the engine's figures since its start; Losses go back further.
+type Counts struct {
+	Received, Accepted, Committed, Duplicates, Faults int64
+	Dead, Waiting, Inbox, Actions                     int64
+	Refused, Losses                                   map[string]int64
+}
+
+// Counts returns them.
+func (e *Engine) Counts() Counts {
+	c := Counts{Received: e.counts.received.Load(), Accepted: e.counts.accepted.Load(), Committed: e.counts.committed.Load(),
+		Duplicates: e.counts.duplicates.Load(), Faults: e.counts.faults.Load(), Refused: map[string]int64{}, Losses: e.losses.all()}
+	e.counts.mu.Lock()
+	for k, n := range e.counts.refused {
+		c.Refused[k] = n
+	}
+	e.counts.mu.Unlock()
+	e.mu.Lock()
+	for _, f := range e.fns {
+		c.Dead += int64(f.deads)
+		c.Waiting += int64(f.waiting)
+		c.Inbox += int64(f.inboxN)
+	}
+	e.mu.Unlock()
+	c.Actions = e.plant.pending()
+	return c
+}
+
+func (e *Engine) countDeadOf(fn string) (n int, err error) {
+	err = e.st.View(func(r store.Reader) error {
+		return r.Scan(store.NewKey(store.DeadLetters).String(fn), nil, func(_, _ []byte) bool {
+			n++
+			return true
+		})
+	})
+	if err != nil {
+		return 0, fmt.Errorf("count the dead letters of function %q: %w", fn, err)
+	}
+	return n, nil
+}
+
+// readings are the last readings of the devices.
+type readings struct {
+	mu   sync.Mutex
+	last map[string]Reading
+}
+
+// Reading is what a device said last.
+type Reading struct {
+	Fields drivers.Fields
+	At     time.Time
+}
+
+func (r *readings) set(ev *event.Event) {
+	name := strings.TrimPrefix(ev.Source, "device/")
+	var fields drivers.Fields
+	if err := json.Unmarshal(ev.Data, &fields); err != nil || fields == nil {
+		return
+	}
+	r.mu.Lock()
+	if r.last == nil {
+		r.last = map[string]Reading{}
+	}
+	r.last[name] = Reading{fields, ev.Time}
+	r.mu.Unlock()
+}
+
+// LastReading returns what a device said last.
+func (e *Engine) LastReading(name string) (Reading, bool) {
+	e.readings.mu.Lock()
+	defer e.readings.mu.Unlock()
+	r, ok := e.readings.last[name]
+	return r, ok
+}
+
+// ReadDevice asks a device, or returns its last reading if it only speaks by itself.
+func (e *Engine) ReadDevice(ctx context.Context, name string) (drivers.Fields, error) {
+	d := e.plant.device(name)
+	if d == nil {
+		return nil, fmt.Errorf("there is no device %q", name)
+	}
+	if d.Reader != nil {
+		ctx, cancel := context.WithTimeout(ctx, deviceTimeout)
+		defer cancel()
+		f, err := d.Reader.Read(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("read device %q: %w", name, err)
+		}
+		return f, nil
+	}
+	if r, ok := e.LastReading(name); ok {
+		return r.Fields, nil
+	}
+	return nil, fmt.Errorf("device %q has not said anything yet", name)
+}
+
+// WriteDevice writes a device on behalf of a person, in the order of its other writes.
+func (e *Engine) WriteDevice(ctx context.Context, name string, value any) error {
+	d := e.plant.device(name)
+	switch {
+	case d == nil:
+		return fmt.Errorf("there is no device %q", name)
+	case d.Actuator != nil:
+		ctx, cancel := context.WithTimeout(ctx, deviceTimeout)
+		defer cancel()
+		if err := d.Actuator.Write(ctx, value); err != nil {
+			return fmt.Errorf("write device %q: %w", name, err)
+		}
+		return nil
+	case d.Feed != nil && d.Feed.Write != "":
+		payload, err := json.Marshal(value)
+		if err != nil {
+			return fmt.Errorf("the value for device %q: %w", name, err)
+		}
+		if s, ok := value.(string); ok {
+			payload = []byte(s)
+		}
+		r, err := e.opt.Broker.Publish(ctx, drivers.Message{Topic: d.Feed.Write, Payload: payload, QoS: 1})
+		if err == nil && r != nil {
+			err = r.Wait(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("publish to %s for device %q: %w", d.Feed.Write, name, err)
+		}
+		return nil
+	}
+	return fmt.Errorf("device %q cannot be written", name)
+}

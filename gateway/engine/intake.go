@@ -1,0 +1,266 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/perigee-iot/perigee/drivers"
+	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/internal/event"
+	"github.com/perigee-iot/perigee/internal/jsonscan"
+	"github.com/perigee-iot/perigee/internal/store"
+)
+
+// Offer takes an event from a source; it is the drivers.Emit of every source. It returns when the engine has taken
+// charge; the event is accepted when its Ack is called.
+func (e *Engine) Offer(ctx context.Context, d drivers.Delivery) error {
+	ev := d.Event
+	e.counts.received.Add(1)
+	if why := e.unacceptable(ev); why != "" {
+		e.refuse(d, why)
+		return nil
+	}
+	e.stamp(ev)
+	life := e.lives.add(ev)
+	if ev.Type == event.Reading {
+		e.readings.set(ev)
+	}
+	jobs := e.match(ev, life)
+	if d.Mark != "" && d.Again {
+		jobs = e.withoutMarked(d, jobs)
+	}
+	return e.take(ctx, d, ev, life, jobs)
+}
+
+// unacceptable says why an event can never be accepted, "" if it can.
+func (e *Engine) unacceptable(ev *event.Event) string {
+	switch {
+	case len(ev.Data) > e.opt.MaxPayload:
+		return fmt.Sprintf("its payload has %d bytes, more than the %d that are allowed", len(ev.Data), e.opt.MaxPayload)
+	case !utf8.ValidString(ev.Topic) || strings.ContainsRune(ev.Topic, 0):
+		return "its topic is not valid UTF-8 text"
+	}
+	return ""
+}
+
+// refuse settles an event that can never be accepted, and says so where people look.
+func (e *Engine) refuse(d drivers.Delivery, why string) {
+	ev := d.Event
+	e.stamp(ev)
+	e.counts.refuse(why)
+	life := e.lives.add(ev)
+	life.refuse(why)
+	e.log.Warn("an event was refused", "source", ev.Source, "subject", printable(ev.Subject, 120), "why", why)
+	if d.Ack != nil {
+		d.Ack(fmt.Errorf("%w: %s", drivers.ErrRefused, why))
+	}
+}
+
+// take makes jobs of what an event matched. From a source that can redeliver they wait in memory, and the source keeps
+// the event; from one that cannot they are stored first, unless their outcome joins the same group.
+func (e *Engine) take(_ context.Context, d drivers.Delivery, ev *event.Event, life *life, jobs []*job) error {
+	if len(jobs) == 0 {
+		life.accept()
+		if d.Ack != nil {
+			d.Ack(nil)
+		}
+		return nil
+	}
+	from := &delivery{ack: d.Ack, mark: d.Mark, engine: e}
+	from.left.Store(int32(len(jobs)))
+	if d.Mark != "" {
+		from.digest = digest([]byte(ev.Topic), ev.Data)
+	}
+	for _, j := range jobs {
+		j.from = from
+	}
+	if d.Ack == nil {
+		if err := e.storeJobs(jobs, nil); err != nil {
+			e.losses.add("not stored", int64(len(jobs)))
+			life.refuse(err.Error())
+			e.log.Error("an event that cannot be sent again was lost", "source", ev.Source, "subject", ev.Subject, "error", err)
+			return nil
+		}
+	}
+	e.start(jobs, d.Ack != nil)
+	return nil
+}
+
+// start puts jobs into their lanes. Held ones are in memory only: their source waits for them.
+func (e *Engine) start(jobs []*job, held bool) {
+	var spill []*job
+	e.mu.Lock()
+	for _, j := range jobs {
+		if e.fns[j.fn.Name] != j.fn {
+			// Removed or replaced since the match: the present one takes it, if there is one.
+			f := e.fns[j.fn.Name]
+			if f == nil {
+				e.mu.Unlock()
+				e.orphan(j)
+				e.mu.Lock()
+				continue
+			}
+			j.fn = f
+		}
+		e.enqueue(j)
+		if held {
+			e.hold(j)
+		}
+	}
+	if e.heldSize > e.opt.MaxMemory {
+		spill = e.takeHeld(e.opt.MaxMemory / 2)
+	}
+	e.mu.Unlock()
+	e.spill(spill)
+	e.pump()
+}
+
+// match finds the functions that an event is for, and makes a job for each. Those that stand near it but do not run get
+// their reason into the event's life.
+func (e *Engine) match(ev *event.Event, life *life) []*job {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var jobs []*job
+	e.routes.match(ev, func(r *route, params map[string]string, derived *event.Event) {
+		of := ev
+		if derived != nil {
+			of = derived
+			e.stamp(of)
+			e.readings.set(of)
+		}
+		if r.fn == nil {
+			return // a device without functions: the reading was all
+		}
+		if j := e.jobFor(r, of, params, life); j != nil {
+			jobs = append(jobs, j)
+		}
+	})
+	return jobs
+}
+
+// jobFor makes the job of one function for an event, or says in its life why not. The caller holds mu.
+func (e *Engine) jobFor(r *route, ev *event.Event, params map[string]string, life *life) *job {
+	f := r.fn
+	for _, j := range life.matched {
+		if j == f.Name {
+			return nil // two of its triggers match: it still runs once
+		}
+	}
+	if why := r.skips(ev, f); why != "" {
+		life.skip(f, why)
+		return nil
+	}
+	key, err := keyOf(f.dep.spec(), ev, params)
+	if err != nil {
+		life.skip(f, err.Error())
+		return nil
+	}
+	if int(ev.Chain) > e.opt.MaxChain {
+		e.losses.add("chain", 1)
+		life.skip(f, fmt.Sprintf("functions that start one another went round more than %d times", e.opt.MaxChain))
+		return nil
+	}
+	life.matched = append(life.matched, f.Name)
+	return &job{fn: f, ev: ev, key: key, params: params, size: len(ev.Data) + len(ev.Topic) + 256, life: life,
+		order: e.seq.next(), since: e.clock.Now()}
+}
+
+// keyOf finds the key of an event for a function.
+func keyOf(spec *functions.Spec, ev *event.Event, params map[string]string) (string, error) {
+	if ev.HasKey {
+		return ev.Key, nil
+	}
+	key := spec.Key.Expand(ev.Topic, params)
+	if spec.Key.Kind == functions.KeyData {
+		if vals, err := jsonscan.Fields(ev.Data, [][]string{spec.Key.Path}); err == nil {
+			key, _ = vals[0].Key() // events without the value share the key ""
+		}
+	}
+	if len(key) > maxKey {
+		return "", fmt.Errorf("its key has %d bytes, more than the %d that are allowed", len(key), maxKey)
+	}
+	return key, nil
+}
+
+// withoutMarked drops the jobs that a repeated delivery has had an outcome or an inbox entry for.
+func (e *Engine) withoutMarked(d drivers.Delivery, jobs []*job) []*job {
+	sum := uint64Bytes(digest([]byte(d.Event.Topic), d.Event.Data))
+	rest := jobs[:0]
+	err := e.st.View(func(r store.Reader) error {
+		for _, j := range jobs {
+			v, ok, err := r.Get(markKey(d.Mark, j.fn.Name))
+			if err != nil {
+				return err
+			}
+			if ok && string(v) == string(sum) {
+				e.counts.duplicates.Add(1)
+				j.life.outcome(j.fn, "duplicate", "its sender had not seen our acknowledgement")
+				continue
+			}
+			rest = append(rest, j)
+		}
+		return nil
+	})
+	if err != nil {
+		e.log.Error("the marks of repeated deliveries cannot be read; the event runs again", "error", err)
+		return jobs
+	}
+	return rest
+}
+
+func markKey(mark, fn string) store.Key {
+	return store.NewKey(store.Marks).String(mark).String(fn)
+}
+
+// putMark notes, in the update that makes a job durable, that a repetition of its delivery is to be dropped.
+func putMark(tx store.Tx, j *job) {
+	if j.from != nil && j.from.mark != "" {
+		tx.Put(markKey(j.from.mark, j.fn.Name), uint64Bytes(j.from.digest))
+	}
+}
+
+// Forget drops marks of a session, or all of them: it is drivers.Marks.
+func (e *Engine) Forget(session string, marks []string) {
+	if len(marks) == 0 {
+		marks = []string{session + "\x00"}
+	}
+	err := e.st.Update(func(tx store.Tx) error {
+		for _, m := range marks {
+			prefix := store.NewKey(store.Marks).Prefix(m)
+			err := tx.Scan(prefix, nil, func(k, _ []byte) bool {
+				tx.Delete(append([]byte(nil), k...))
+				return true
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		e.log.Warn("marks of deliveries were not dropped; a later message with the same id and payload that is sent twice could be taken for one", "error", err)
+	}
+}
+
+// digest is a 64-bit FNV-1a over parts and their lengths. It tells apart what one sender sends; it is no defence against forgery.
+func digest(parts ...[]byte) uint64 {
+	h := fnv.New64a()
+	for _, p := range parts {
+		h.Write(uint64Bytes(uint64(len(p))))
+		h.Write(p)
+	}
+	return h.Sum64()
+}
+
+// encodeFields is a reading as JSON, as functions see it.
+func encodeFields(f drivers.Fields) ([]byte, error) {
+	b, err := json.Marshal(f)
+	if err != nil {
+		return nil, fmt.Errorf("a reading is not JSON: %w", err)
+	}
+	return b, nil
+}

@@ -1,0 +1,224 @@
+package engine
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/internal/event"
+)
+
+// Life is an event and what it caused, for people. Lives are a ring in memory: keeping them costs no flash.
+type Life struct {
+	ID       string
+	Seq      uint64
+	Source   string
+	Type     string
+	Subject  string
+	Time     time.Time
+	TimeOK   bool
+	Size     int
+	Preview  string
+	Accepted bool
+	Refused  string
+	Outcomes []LifeOutcome
+}
+
+// LifeOutcome is what one function did with an event, or why it did not run.
+type LifeOutcome struct {
+	Function string
+	Revision string
+	What     string // running, committed, retry, dead, skipped, duplicate, waiting, dropped
+	Why      string
+	Attempt  int
+	Wall     time.Duration
+	CPU      time.Duration
+	Effects  []string
+	Result   string
+	Fault    *functions.Fault
+}
+
+// life is a Life in the making. A nil life is fine: nobody looks.
+type life struct {
+	ring    *lives
+	matched []string // functions that have a job; guarded by Engine.mu
+	Life
+}
+
+// previewBytes is how much of a payload people see.
+const previewBytes = 120
+
+// lives is the ring, and those who follow it.
+type lives struct {
+	mu        sync.Mutex
+	ring      []*life
+	next      int
+	followers map[*follower[Life]]struct{}
+}
+
+func newLives(n int) *lives {
+	return &lives{ring: make([]*life, 0, n), followers: map[*follower[Life]]struct{}{}}
+}
+
+// add begins the life of an event.
+func (l *lives) add(ev *event.Event) *life {
+	x := &life{ring: l, Life: Life{ID: ev.ID, Seq: ev.Seq, Source: ev.Source, Type: ev.Type, Subject: ev.Subject, Time: ev.Time,
+		TimeOK: ev.TimeOK, Size: len(ev.Data)}}
+	x.Preview = string(ev.Data[:min(len(ev.Data), previewBytes+1)])
+	l.mu.Lock()
+	if len(l.ring) < cap(l.ring) {
+		l.ring = append(l.ring, x)
+	} else {
+		l.ring[l.next] = x
+		l.next = (l.next + 1) % len(l.ring)
+	}
+	l.mu.Unlock()
+	return x
+}
+
+// change applies fn to a life and tells those who follow.
+func (x *life) change(tell bool, fn func()) {
+	if x == nil {
+		return
+	}
+	x.ring.mu.Lock()
+	fn()
+	if tell && len(x.ring.followers) > 0 {
+		c := x.snapshot()
+		for f := range x.ring.followers {
+			f.send(c)
+		}
+	}
+	x.ring.mu.Unlock()
+}
+
+func (x *life) snapshot() Life {
+	c := x.Life
+	c.Preview = printable(c.Preview, previewBytes)
+	c.Subject = printable(c.Subject, 200)
+	c.Outcomes = slices.Clone(c.Outcomes)
+	return c
+}
+
+// of returns the outcome of a function, a new one if there is none. The ring's lock is held.
+func (x *life) of(f *function) *LifeOutcome {
+	for i := range x.Outcomes {
+		if x.Outcomes[i].Function == f.Name {
+			return &x.Outcomes[i]
+		}
+	}
+	x.Outcomes = append(x.Outcomes, LifeOutcome{Function: f.Name})
+	return &x.Outcomes[len(x.Outcomes)-1]
+}
+
+func (x *life) accept() {
+	if x != nil && !x.Accepted {
+		x.change(len(x.Outcomes) == 0, func() { x.Accepted = true })
+	}
+}
+
+func (x *life) refuse(why string) { x.change(true, func() { x.Refused = why }) }
+
+func (x *life) skip(f *function, why string) { x.outcome(f, "skipped", why) }
+
+func (x *life) outcome(f *function, what, why string) {
+	x.change(true, func() {
+		o := x.of(f)
+		o.What, o.Why = what, why
+	})
+}
+
+func (x *life) running(f *function, attempt int, revision string) {
+	x.change(false, func() {
+		o := x.of(f)
+		o.What, o.Attempt, o.Revision = "running", attempt, revision
+	})
+}
+
+func (x *life) done(j *job, out *functions.Outcome, v verdict) {
+	x.change(true, func() {
+		o := x.of(j.fn)
+		o.What, o.Attempt, o.Revision = v.what, j.attempt, j.dep.Bundle.Digest
+		o.Wall, o.CPU, o.Fault, o.Effects = out.Usage.Wall, out.Usage.CPU, v.fault, nil
+		o.Why = ""
+		if v.what == "retry" {
+			o.Why = "again in " + v.after.Round(time.Millisecond).String()
+		}
+		if v.what != "committed" {
+			return
+		}
+		for i := range out.Effects {
+			if i == 8 {
+				o.Effects = append(o.Effects, "...")
+				break
+			}
+			o.Effects = append(o.Effects, describe(&out.Effects[i]))
+		}
+		o.Result = printable(string(out.Result[:min(len(out.Result), previewBytes+1)]), previewBytes)
+	})
+}
+
+// Lives returns the newest lives, oldest first, at most limit; and, if follow is set, a channel of what comes, until
+// stop is called. A follower that is too slow misses lives and hears of it by a life with the ID "".
+func (e *Engine) Lives(limit int, follow bool) (past []Life, more <-chan Life, stop func()) {
+	l := e.lives
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := len(l.ring)
+	for i := range n {
+		x := l.ring[(l.next+i)%n]
+		if n-i <= limit {
+			past = append(past, x.snapshot())
+		}
+	}
+	if !follow {
+		return past, nil, func() {}
+	}
+	f := newFollower[Life]()
+	l.followers[f] = struct{}{}
+	return past, f.ch, func() {
+		l.mu.Lock()
+		delete(l.followers, f)
+		l.mu.Unlock()
+	}
+}
+
+// Life returns the life of one event while it is remembered.
+func (e *Engine) Life(id string) (Life, bool) {
+	l := e.lives
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, x := range l.ring {
+		if x.ID == id {
+			return x.snapshot(), true
+		}
+	}
+	return Life{}, false
+}
+
+// follower is one who listens to a ring.
+type follower[T any] struct {
+	ch     chan T
+	missed bool
+}
+
+func newFollower[T any]() *follower[T] { return &follower[T]{ch: make(chan T, 256)} }
+
+// send never blocks: a slow follower misses, and gets a zero value once it reads again.
+func (f *follower[T]) send(v T) {
+	if f.missed {
+		var zero T
+		select {
+		case f.ch <- zero:
+			f.missed = false
+		default:
+			return
+		}
+	}
+	select {
+	case f.ch <- v:
+	default:
+		f.missed = true
+	}
+}

@@ -1,0 +1,89 @@
+package engine
+
+import (
+	"sync"
+	"time"
+
+	"github.com/perigee-iot/perigee/functions"
+)
+
+// LogLine is one line of a function's log. Faults stand in it too.
+type LogLine struct {
+	Time     time.Time
+	Function string
+	Revision string
+	Level    string
+	Text     string
+	EventID  string
+	Fault    *functions.Fault
+}
+
+// logLines bounds the lines remembered of one function.
+const logLines = 200
+
+// logs are the newest lines of every function, and those who follow them.
+type logs struct {
+	mu        sync.Mutex
+	lines     map[string][]LogLine
+	followers map[*follower[LogLine]]struct{}
+}
+
+func newLogs() *logs {
+	return &logs{lines: map[string][]LogLine{}, followers: map[*follower[LogLine]]struct{}{}}
+}
+
+// outcome keeps what an invocation logged, and its fault.
+func (l *logs) outcome(f *function, j *job, o *functions.Outcome) {
+	if len(o.Logs) == 0 && o.Fault == nil {
+		return
+	}
+	base := LogLine{Time: time.Now().UTC().Truncate(time.Millisecond), Function: f.Name, Revision: j.dep.Bundle.Digest, EventID: j.ev.ID}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, x := range o.Logs {
+		line := base
+		line.Level, line.Text = x.Level, x.Text
+		l.add(line)
+	}
+	if o.Fault != nil {
+		line := base
+		line.Level, line.Text, line.Fault = "error", o.Fault.Error(), o.Fault
+		l.add(line)
+	}
+}
+
+func (l *logs) add(line LogLine) {
+	lines := append(l.lines[line.Function], line)
+	if len(lines) > logLines {
+		lines = append(lines[:0:0], lines[len(lines)-logLines:]...)
+	}
+	l.lines[line.Function] = lines
+	for f := range l.followers {
+		f.send(line)
+	}
+}
+
+func (l *logs) forget(fn string) {
+	l.mu.Lock()
+	delete(l.lines, fn)
+	l.mu.Unlock()
+}
+
+// Logs returns the newest lines of a function, oldest first, and follows as Lives does.
+func (e *Engine) Logs(fn string, limit int, follow bool) (past []LogLine, more <-chan LogLine, stop func()) {
+	l := e.logs
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lines := l.lines[fn]
+	past = append(past, lines[max(0, len(lines)-limit):]...)
+	if !follow {
+		return past, nil, func() {}
+	}
+	f := newFollower[LogLine]()
+	l.followers[f] = struct{}{}
+	return past, f.ch, func() {
+		l.mu.Lock()
+		delete(l.followers, f)
+		l.mu.Unlock()
+	}
+}
