@@ -1,0 +1,191 @@
+package script
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	lua "github.com/yuin/gopher-lua"
+	"github.com/yuin/gopher-lua/ast"
+	"github.com/yuin/gopher-lua/parse"
+
+	"github.com/perigee-iot/perigee/functions"
+)
+
+// maxSource is the largest Lua file. The parser needs some hundred times the memory of its input at worst.
+const maxSource = 64 << 10
+
+// program is a compiled bundle. Nothing in it changes after it was made, so that runs share it.
+type program struct {
+	digest  string
+	main    *lua.FunctionProto
+	modules map[string]*lua.FunctionProto // by the name that require takes: "util" for lib/util.lua
+	globals []string                      // of the names that we provide: those that occur in the bundle
+}
+
+// compileBundle compiles every Lua file that runs: main.lua and what is below lib/.
+func compileBundle(files map[string][]byte) (*program, *functions.Fault) {
+	if files["main.lua"] == nil {
+		return nil, &functions.Fault{Kind: functions.FaultError, Message: "the bundle has no main.lua",
+			Hint: "a function's code is in main.lua, beside function.yaml"}
+	}
+	var names []string
+	for name := range files {
+		if name != "main.lua" && strings.HasPrefix(name, "lib/") && strings.HasSuffix(name, ".lua") {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	p := &program{modules: map[string]*lua.FunctionProto{}}
+	used := map[string]bool{}
+	var problems []string
+	for _, name := range append([]string{"main.lua"}, names...) {
+		proto, err := compileFile(name, files[name], used)
+		switch {
+		case err != nil:
+			problems = append(problems, err.Error())
+		case name == "main.lua":
+			p.main = proto
+		default:
+			p.modules[moduleName(name)] = proto
+		}
+	}
+	if problems != nil {
+		return nil, &functions.Fault{Kind: functions.FaultError, Message: capped(problems[0], maxMessage),
+			Traceback: problems[1:min(len(problems), maxTraceback+1)]}
+	}
+	for name := range used {
+		p.globals = append(p.globals, name)
+	}
+	slices.Sort(p.globals)
+	return p, nil
+}
+
+// moduleName is what require takes for a file below lib/: "a.b" for lib/a/b.lua.
+func moduleName(file string) string {
+	return strings.ReplaceAll(strings.TrimSuffix(strings.TrimPrefix(file, "lib/"), ".lua"), "/", ".")
+}
+
+// compileFile compiles one file; its error is one line that starts with file:line.
+func compileFile(file string, source []byte, globals map[string]bool) (proto *lua.FunctionProto, err error) {
+	if len(source) > maxSource {
+		return nil, fmt.Errorf("%s:1: the file has %d bytes, at most %d are allowed", file, len(source), maxSource)
+	}
+	if i := bytes.IndexByte(source, 0x1b); i == 0 {
+		return nil, fmt.Errorf("%s:1: compiled Lua is not accepted, only source", file)
+	}
+	defer func() { // the parser and the compiler report some mistakes with a panic
+		if v := recover(); v != nil {
+			proto, err = nil, fmt.Errorf("%s:1: cannot be compiled: %s", file, capped(fmt.Sprint(v), 200))
+		}
+	}()
+	source = withoutShebang(source)
+	chunk, err := parse.Parse(bytes.NewReader(source), file)
+	if err != nil {
+		return nil, syntaxError(file, source, err)
+	}
+	if chunk == nil {
+		chunk = []ast.Stmt{}
+	}
+	if err := rewrite(file, chunk, globals); err != nil {
+		return nil, err
+	}
+	proto, err = lua.Compile(chunk, file)
+	if err != nil {
+		return nil, compileError(file, err)
+	}
+	return proto, nil
+}
+
+// withoutShebang blanks a first line that starts with #, as reference Lua does, and drops a byte order mark.
+func withoutShebang(source []byte) []byte {
+	source = bytes.TrimPrefix(source, []byte("\xef\xbb\xbf"))
+	if len(source) == 0 || source[0] != '#' {
+		return source
+	}
+	i := bytes.IndexByte(source, '\n')
+	if i < 0 {
+		return nil
+	}
+	return source[i:]
+}
+
+// syntaxError says in one line what the parser did not understand.
+func syntaxError(file string, source []byte, err error) error {
+	var perr *parse.Error
+	if !errors.As(err, &perr) {
+		return fmt.Errorf("%s:1: %s", file, capped(oneLine(err.Error()), 200))
+	}
+	what := perr.Message
+	if i := strings.Index(what, "\n"); i >= 0 {
+		what = what[:i]
+	}
+	what = strings.TrimSpace(strings.TrimPrefix(what, "syntax error:"))
+	if perr.Pos.Line < 0 {
+		last := bytes.Count(bytes.TrimRight(source, " \t\r\n"), []byte("\n")) + 1
+		if strings.HasPrefix(what, "unterminated") {
+			return fmt.Errorf("%s:%d: %s at the end of the file", file, last, what)
+		}
+		if open, line := unclosed(file, source); open != "" {
+			return fmt.Errorf("%s:%d: the file ends, but %s of line %d is not closed", file, last, open, line)
+		}
+		return fmt.Errorf("%s:%d: the file ends in the middle of a statement", file, last)
+	}
+	switch {
+	case perr.Token == "":
+		return fmt.Errorf("%s:%d: %s", file, perr.Pos.Line, what)
+	case what == "" || what == "syntax error" || what == "parse error":
+		return fmt.Errorf("%s:%d: syntax error near '%s'", file, perr.Pos.Line, capped(oneLine(perr.Token), 40))
+	default:
+		return fmt.Errorf("%s:%d: %s near '%s'", file, perr.Pos.Line, strings.ToLower(what[:1])+what[1:], capped(oneLine(perr.Token), 40))
+	}
+}
+
+// unclosed finds the innermost block or bracket that is open at the end of the file, for the message.
+func unclosed(file string, source []byte) (what string, line int) {
+	type opener struct {
+		token string
+		line  int
+	}
+	var open []opener
+	pop := func() {
+		if len(open) > 0 {
+			open = open[:len(open)-1]
+		}
+	}
+	lexer := &parse.Lexer{}
+	scanner := parse.NewScanner(bytes.NewReader(source), file)
+	for {
+		token, err := scanner.Scan(lexer)
+		if err != nil || token.Type < 0 {
+			break
+		}
+		if token.Type == parse.TString {
+			continue
+		}
+		switch token.Str {
+		case "function", "if", "do", "repeat", "(", "{", "[":
+			open = append(open, opener{token.Str, token.Pos.Line})
+		case "end", "until", ")", "}", "]":
+			pop()
+		}
+	}
+	if len(open) == 0 {
+		return "", 0
+	}
+	last := open[len(open)-1]
+	return "'" + last.token + "'", last.line
+}
+
+var compileErrorForm = regexp.MustCompile(`^compile error near line\((-?\d+)\) [^:]*: (.*)$`)
+
+// compileError puts the compiler's message into the form of all others.
+func compileError(file string, err error) error {
+	if m := compileErrorForm.FindStringSubmatch(oneLine(err.Error())); m != nil {
+		return fmt.Errorf("%s:%s: %s", file, m[1], capped(m[2], 200))
+	}
+	return fmt.Errorf("%s:1: %s", file, capped(oneLine(err.Error()), 200))
+}

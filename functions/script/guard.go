@@ -1,0 +1,82 @@
+package script
+
+import (
+	"context"
+	"runtime"
+	"runtime/metrics"
+	"sync"
+	"time"
+)
+
+// guardEvery is how often the memory of a run is sampled. A run that is over sooner costs one timer that never fires.
+const guardEvery = 5 * time.Millisecond
+
+// guard samples the heap while a script runs and ends the script's context once it holds more than its limit. It is a soft
+// limit: what a single instruction allocates shows only afterwards. The worker process has a hard one.
+type guard struct {
+	limit  int64
+	cancel context.CancelFunc
+
+	mu      sync.Mutex // guards what follows, and is held while sampling, so that stop waits for a sample under way
+	peak    int64
+	over    int64
+	done    bool
+	timer   *time.Timer
+	samples []metrics.Sample
+}
+
+// start begins to sample; stop must be called.
+func (g *guard) start(limit int64, cancel context.CancelFunc) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.limit, g.cancel = limit, cancel
+	g.timer = time.AfterFunc(guardEvery, g.sample)
+}
+
+// stop ends the sampling and returns the highest use seen, 0 if none was.
+func (g *guard) stop() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.done = true
+	g.timer.Stop()
+	return g.peak
+}
+
+// exceeded is how much was used when it was too much, 0 if it never was.
+func (g *guard) exceeded() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.over
+}
+
+func (g *guard) sample() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.done {
+		return
+	}
+	used := g.read() - idleHeap
+	if used > g.limit {
+		runtime.GC() // what is garbage does not count
+		used = g.read() - idleHeap
+	}
+	g.peak = max(g.peak, used)
+	if used > g.limit {
+		g.over = used
+		g.cancel()
+		return
+	}
+	g.timer.Reset(guardEvery)
+}
+
+// idleHeap is about what a worker has on its heap when it does nothing. Measuring it before each run would cost more than a small run.
+const idleHeap = 2 << 20
+
+// read is the number of bytes of the objects on the heap, garbage that was not yet swept included.
+func (g *guard) read() int64 {
+	if g.samples == nil {
+		g.samples = []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	}
+	metrics.Read(g.samples)
+	return int64(g.samples[0].Value.Uint64())
+}

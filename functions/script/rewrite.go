@@ -1,0 +1,231 @@
+package script
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/yuin/gopher-lua/ast"
+)
+
+// maxNesting bounds the depth of a syntax tree. The compiler recurses over it, and Go ends the whole process when a stack
+// outgrows its limit. Reference Lua stops at 200 levels, but does not count every operator as one.
+const maxNesting = 1000
+
+// rewriter walks a syntax tree once, before it is compiled, and changes it in place.
+type rewriter struct {
+	file    string
+	depth   int
+	globals map[string]bool // every identifier that occurs; those that are locals do no harm
+}
+
+// tooDeep is what the walk panics with when the nesting has no end.
+type tooDeep struct{ line int }
+
+// rewrite mends the tree of one file and adds the names that it uses to globals.
+func rewrite(file string, chunk []ast.Stmt, globals map[string]bool) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			deep, ok := v.(tooDeep)
+			if !ok {
+				panic(v)
+			}
+			err = fmt.Errorf("%s:%d: nested more than %d levels deep", file, deep.line, maxNesting)
+		}
+	}()
+	w := &rewriter{file: file, globals: globals}
+	w.block(chunk)
+	return nil
+}
+
+func (w *rewriter) enter(line int) {
+	w.depth++
+	if w.depth > maxNesting {
+		panic(tooDeep{line})
+	}
+}
+
+func (w *rewriter) leave() { w.depth-- }
+
+func (w *rewriter) block(stmts []ast.Stmt) {
+	for i, s := range stmts {
+		w.stmt(s)
+		if a, ok := s.(*ast.AssignStmt); ok && (len(a.Lhs) > 1 || len(a.Rhs) > 1) {
+			stmts[i] = inSteps(a)
+		}
+	}
+}
+
+func (w *rewriter) stmt(s ast.Stmt) {
+	w.enter(s.Line())
+	defer w.leave()
+	switch s := s.(type) {
+	case *ast.AssignStmt:
+		w.exprs(s.Lhs)
+		w.exprs(s.Rhs)
+	case *ast.LocalAssignStmt:
+		w.exprs(s.Exprs)
+	case *ast.FuncCallStmt:
+		w.expr(s.Expr)
+	case *ast.DoBlockStmt:
+		w.block(s.Stmts)
+	case *ast.WhileStmt:
+		w.expr(s.Condition)
+		w.block(s.Stmts)
+	case *ast.RepeatStmt:
+		w.block(s.Stmts)
+		w.expr(s.Condition)
+	case *ast.IfStmt:
+		w.expr(s.Condition)
+		w.block(s.Then)
+		w.block(s.Else)
+	case *ast.NumberForStmt:
+		w.exprs([]ast.Expr{s.Init, s.Limit, s.Step})
+		w.block(s.Stmts)
+	case *ast.GenericForStmt:
+		w.exprs(s.Exprs)
+		w.block(s.Stmts)
+	case *ast.FuncDefStmt:
+		w.expr(s.Name.Func)
+		w.expr(s.Name.Receiver)
+		w.expr(s.Func)
+	case *ast.ReturnStmt:
+		w.exprs(s.Exprs)
+	}
+}
+
+func (w *rewriter) exprs(list []ast.Expr) {
+	for _, e := range list {
+		w.expr(e)
+	}
+}
+
+func (w *rewriter) expr(e ast.Expr) {
+	if e == nil {
+		return
+	}
+	w.enter(e.Line())
+	defer w.leave()
+	switch e := e.(type) {
+	case *ast.NumberExpr:
+		e.Value = numeral(e.Value)
+	case *ast.IdentExpr:
+		w.globals[e.Value] = true
+	case *ast.AttrGetExpr:
+		w.expr(e.Object)
+		w.expr(e.Key)
+	case *ast.TableExpr:
+		for _, f := range e.Fields {
+			w.expr(f.Key)
+			w.expr(f.Value)
+		}
+	case *ast.FuncCallExpr:
+		w.expr(e.Func)
+		w.expr(e.Receiver)
+		w.exprs(e.Args)
+	case *ast.LogicalOpExpr:
+		w.expr(e.Lhs)
+		w.expr(e.Rhs)
+	case *ast.RelationalOpExpr:
+		w.expr(e.Lhs)
+		w.expr(e.Rhs)
+	case *ast.StringConcatOpExpr:
+		w.expr(e.Lhs)
+		w.expr(e.Rhs)
+	case *ast.ArithmeticOpExpr:
+		w.expr(e.Lhs)
+		w.expr(e.Rhs)
+	case *ast.UnaryMinusOpExpr:
+		w.expr(e.Expr)
+	case *ast.UnaryNotOpExpr:
+		w.expr(e.Expr)
+	case *ast.UnaryLenOpExpr:
+		w.expr(e.Expr)
+	case *ast.FunctionExpr:
+		w.block(e.Stmts)
+	}
+}
+
+// numeral writes a number so that the compiler, which takes 010 for octal, reads it as Lua does. What is no number stays
+// as it is, for the compiler to complain about.
+func numeral(s string) string {
+	n, ok := parseNumber(s)
+	if !ok {
+		return s
+	}
+	return strconv.FormatFloat(n, 'g', -1, 64)
+}
+
+// inSteps turns an assignment to several targets into a block that does one thing after another:
+//
+//	a, t[i], f().x = g(), ...
+//
+// becomes, with names that no script can write,
+//
+//	do
+//	  local (o2) = t; local (k2) = i; local (o3) = f()
+//	  local (v1), (v2), (v3) = g(), ...
+//	  (o3).x = (v3); (o2)[(k2)] = (v2); a = (v1)
+//	end
+//
+// The order of evaluation and of assignment, last target first, is that of the reference implementation.
+func inSteps(s *ast.AssignStmt) ast.Stmt {
+	b := &stepBuilder{}
+	targets := make([]ast.Expr, len(s.Lhs))
+	for i, t := range s.Lhs {
+		targets[i] = b.target(i, t)
+	}
+	values := &ast.LocalAssignStmt{Exprs: s.Rhs}
+	for i := range s.Lhs {
+		values.Names = append(values.Names, fmt.Sprintf("(v%d)", i+1))
+	}
+	at(values, s)
+	b.stmts = append(b.stmts, values)
+	for i := len(targets) - 1; i >= 0; i-- {
+		assign := &ast.AssignStmt{Lhs: []ast.Expr{targets[i]}, Rhs: []ast.Expr{ident(values.Names[i], s.Lhs[i])}}
+		at(assign, s)
+		b.stmts = append(b.stmts, assign)
+	}
+	block := &ast.DoBlockStmt{Stmts: b.stmts}
+	at(block, s)
+	return block
+}
+
+type stepBuilder struct{ stmts []ast.Stmt }
+
+// target returns what to assign to, with the parts that must be evaluated beforehand put into locals.
+func (b *stepBuilder) target(i int, t ast.Expr) ast.Expr {
+	get, ok := t.(*ast.AttrGetExpr)
+	if !ok {
+		return t
+	}
+	to := &ast.AttrGetExpr{
+		Object: b.save(fmt.Sprintf("(o%d)", i+1), get.Object),
+		Key:    b.save(fmt.Sprintf("(k%d)", i+1), get.Key),
+	}
+	at(to, get)
+	return to
+}
+
+// save puts the value of e into a local of that name, unless it is a constant.
+func (b *stepBuilder) save(name string, e ast.Expr) ast.Expr {
+	switch e.(type) {
+	case *ast.StringExpr, *ast.NumberExpr, *ast.TrueExpr, *ast.FalseExpr, *ast.NilExpr:
+		return e
+	}
+	local := &ast.LocalAssignStmt{Names: []string{name}, Exprs: []ast.Expr{e}}
+	at(local, e)
+	b.stmts = append(b.stmts, local)
+	return ident(name, e)
+}
+
+func ident(name string, where ast.PositionHolder) ast.Expr {
+	e := &ast.IdentExpr{Value: name}
+	at(e, where)
+	return e
+}
+
+// at gives a new node the position of an old one, for error messages.
+func at(node, old ast.PositionHolder) {
+	node.SetLine(old.Line())
+	node.SetLastLine(old.LastLine())
+}
