@@ -21,6 +21,7 @@ type publisher struct {
 
 	mu      sync.Mutex // one publish at a time, in the order of the calls
 	pending []*receipt // in order; the acknowledged ones at its head have not been looked at yet
+	once    *receipt   // the last one of QoS 2, or nil
 }
 
 // receipt is a publish under way.
@@ -54,7 +55,13 @@ func (p *publisher) publish(ctx context.Context, m drivers.Message) (drivers.Rec
 			return nil, err
 		}
 	}
-	if err := p.run.ctx.Err(); err != nil {
+	if m.QoS == 2 && p.once != nil {
+		// One at a time: Mosquitto (2.0.11) acknowledges more of them than its max_inflight_messages, and drops the surplus.
+		if err := p.once.Wait(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if p.run.ctx.Err() != nil {
 		return nil, p.run.gone()
 	}
 	r := &receipt{run: p.run, token: p.link.paho.Publish(m.Topic, m.QoS, m.Retain, m.Payload)}
@@ -64,6 +71,9 @@ func (p *publisher) publish(ctx context.Context, m drivers.Message) (drivers.Rec
 		return nil, p.run.gone()
 	}
 	p.pending = append(p.pending, r)
+	if m.QoS == 2 {
+		p.once = r
+	}
 	return r, nil
 }
 
