@@ -1,0 +1,108 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+	"time"
+
+	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/functions/frame"
+)
+
+// bigInvocation is the memory of an invocation after which an idle worker gives memory back to the machine.
+const bigInvocation = 8 << 20
+
+// defaultTimeout is that of an invocation which comes without one.
+const defaultTimeout = time.Second
+
+// maxBroken bounds how many faults of code that does not compile are remembered.
+const maxBroken = 16
+
+// run takes from the queue for ever; only an error of the socket ends it.
+func (w *worker) run() error {
+	broken := map[string]*functions.Fault{} // code that did not compile, by digest
+	for {
+		it := w.next()
+		var err error
+		switch {
+		case it.load != nil:
+			w.load(it.load, broken)
+		case it.check != nil:
+			f := w.machine.Load(it.check.Digest, it.check.Files)
+			err = w.send(func(buf []byte) ([]byte, error) { return frame.AppendChecked(buf, it.check.ID, f) })
+		default:
+			err = w.invoke(it.run, broken)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (w *worker) load(c *frame.Code, broken map[string]*functions.Fault) {
+	f := w.machine.Load(c.Digest, c.Files)
+	if f == nil {
+		delete(broken, c.Digest)
+		return
+	}
+	if len(broken) >= maxBroken {
+		clear(broken)
+	}
+	broken[c.Digest] = f
+}
+
+// invoke runs one invocation and sends its outcome, whatever it is.
+func (w *worker) invoke(inv *functions.Invocation, broken map[string]*functions.Fault) error {
+	if !w.machine.Loaded(inv.Revision) && broken[inv.Revision] == nil {
+		if err := w.send(func(buf []byte) ([]byte, error) { return frame.AppendNeed(buf, inv.Revision) }); err != nil {
+			return err
+		}
+		w.load(w.code(inv.Revision), broken)
+	}
+	var o *functions.Outcome
+	if f := broken[inv.Revision]; f != nil {
+		o = &functions.Outcome{Fault: f}
+	} else {
+		o = w.timed(inv)
+	}
+	o.ID = inv.ID
+	err := w.send(func(buf []byte) ([]byte, error) { return frame.AppendOutcome(buf, o) })
+	if errors.Is(err, frame.ErrTooBig) {
+		bad := &functions.Outcome{ID: inv.ID, Logs: o.Logs, Usage: o.Usage, Fault: &functions.Fault{
+			Kind: functions.FaultBadOutput, Message: err.Error(), Hint: "return less, or spread it over several events"}}
+		err = w.send(func(buf []byte) ([]byte, error) { return frame.AppendOutcome(buf, bad) })
+	}
+	if o.Usage.Memory > bigInvocation && w.idle() {
+		debug.FreeOSMemory()
+	}
+	return err
+}
+
+// timed runs one invocation under its deadline.
+func (w *worker) timed(inv *functions.Invocation) *functions.Outcome {
+	timeout := inv.Limits.Timeout
+	if timeout <= 0 {
+		timeout = defaultTimeout
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return w.machine.Run(ctx, inv, func(r functions.Read) functions.ReadAnswer { return w.ask(inv.ID, r) })
+}
+
+func (w *worker) idle() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.queue) == 0
+}
+
+// ask puts a question of the running invocation to the gateway and waits for the answer. If the socket fails here,
+// the process is about to end.
+func (w *worker) ask(id uint64, r functions.Read) functions.ReadAnswer {
+	if err := w.send(func(buf []byte) ([]byte, error) { return frame.AppendAsk(buf, id, r) }); err != nil {
+		return functions.ReadAnswer{Read: r, Err: err.Error()}
+	}
+	a := <-w.answers
+	a.Read = r
+	return a.ReadAnswer
+}
