@@ -1,0 +1,204 @@
+package sandbox
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/functions/frame"
+)
+
+// The test binary is the worker, too: with "fake MODE" as arguments it behaves as MODE says.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == "fake" {
+		os.Exit(fakeMain(os.Args[2]))
+	}
+	os.Exit(m.Run())
+}
+
+func fakeCommand(mode string) []string {
+	exe, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	return []string{exe, "fake", mode}
+}
+
+// fake is a worker without a machine and without manners.
+type fake struct {
+	conn   *os.File
+	frames *frame.Reader
+}
+
+func (f *fake) send(b []byte, err error) {
+	if err != nil {
+		panic(err)
+	}
+	if _, err := f.conn.Write(b); err != nil {
+		os.Exit(0)
+	}
+}
+
+func (f *fake) next() (frame.Type, []byte) {
+	t, body, err := f.frames.Next()
+	if err != nil {
+		os.Exit(0)
+	}
+	return t, bytes.Clone(body)
+}
+
+func (f *fake) ready() { f.send(frame.AppendReady(nil, []frame.Layer{{Name: "fake"}})) }
+
+func fakeMain(mode string) int {
+	f := &fake{conn: os.NewFile(3, "gateway")}
+	f.frames = frame.NewReader(f.conn, frame.ToWorker)
+	switch mode {
+	case "dies-at-start":
+		fmt.Fprintln(os.Stderr, "panic: no \x1b[31mmemory\x1b[0m for this")
+		return 3
+	case "garbage-at-start":
+		f.conn.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
+	case "outcome-before-ready":
+		f.send(frame.AppendOutcome(nil, &functions.Outcome{ID: 1}))
+	case "ready-twice":
+		f.ready()
+		f.ready()
+	default:
+		f.ready()
+	}
+	for {
+		t, body := f.next()
+		switch t {
+		case frame.Run:
+			inv, err := frame.DecodeRun(body)
+			if err != nil {
+				panic(err)
+			}
+			f.misbehave(mode, inv)
+			f.run(inv)
+		case frame.Check:
+			c, err := frame.DecodeCheck(body)
+			if err != nil {
+				panic(err)
+			}
+			var fault *functions.Fault
+			if text := string(c.Files["main.lua"]); strings.HasPrefix(text, "bad") {
+				fault = &functions.Fault{Kind: functions.FaultError, Message: text}
+			}
+			f.send(frame.AppendChecked(nil, c.ID, fault))
+		case frame.Revoke:
+			f.send(frame.AppendRevoked(nil, nil)) // it does one thing at a time: nothing is left to give back
+		}
+	}
+}
+
+// run does what the event says: "echo", "sleep 20ms", "ask NAME", "die", "exit 3", "need".
+func (f *fake) run(inv *functions.Invocation) {
+	o := &functions.Outcome{ID: inv.ID, Usage: functions.Usage{Wall: time.Hour, CPU: time.Hour}}
+	verb, arg, _ := strings.Cut(string(inv.Event.Data), " ")
+	switch verb {
+	case "sleep":
+		d, _ := time.ParseDuration(arg)
+		time.Sleep(d)
+	case "hang":
+		select {}
+	case "die":
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	case "exit":
+		n, _ := strconv.Atoi(arg)
+		fmt.Fprintln(os.Stderr, "fatal error: as told")
+		os.Exit(n)
+	case "hold":
+		held := make([]byte, 96<<20)
+		for i := range held {
+			held[i] = 1
+		}
+		time.Sleep(time.Hour)
+		fmt.Fprintln(os.Stderr, len(held))
+	case "ask":
+		f.send(frame.AppendAsk(nil, inv.ID, functions.Read{Kind: functions.ReadState, Name: arg}))
+		for {
+			if t, body := f.next(); t == frame.Answer {
+				_, a, err := frame.DecodeAnswer(body)
+				if err != nil {
+					panic(err)
+				}
+				o.Result = []byte(strconv.Quote(string(a.Value) + a.Err))
+				break
+			}
+		}
+	case "need":
+		f.send(frame.AppendNeed(nil, inv.Revision))
+		for {
+			if t, body := f.next(); t == frame.Load {
+				c, err := frame.DecodeLoad(body)
+				if err != nil {
+					panic(err)
+				}
+				o.Result = []byte(strconv.Quote(string(c.Files["main.lua"])))
+				break
+			}
+		}
+	default:
+		o.Result = []byte(strconv.Quote(string(inv.Event.Data)))
+		o.Effects = []functions.Effect{{Kind: functions.Publish, Name: "a/b", Value: inv.Event.Data}}
+	}
+	f.send(frame.AppendOutcome(nil, o))
+}
+
+// misbehave is what the hostile modes do when they get an invocation.
+func (f *fake) misbehave(mode string, inv *functions.Invocation) {
+	switch mode {
+	case "unknown-frame":
+		f.conn.Write([]byte{0, 0, 0, 0, 200})
+	case "gateway-frame":
+		f.conn.Write([]byte{0, 0, 0, 0, byte(frame.Run)})
+	case "giant":
+		f.conn.Write([]byte{0xff, 0xff, 0xff, 0xff, byte(frame.Outcome)})
+		f.conn.Write(make([]byte, 1<<20))
+	case "bad-body":
+		f.conn.Write([]byte{3, 0, 0, 0, byte(frame.Outcome), 0xff, 0xff, 0xff})
+	case "foreign-outcome":
+		f.send(frame.AppendOutcome(nil, &functions.Outcome{ID: inv.ID + 1000}))
+	case "doubled-outcome":
+		b, _ := frame.AppendOutcome(nil, &functions.Outcome{ID: inv.ID, Result: []byte("1")})
+		b, err := frame.AppendOutcome(b, &functions.Outcome{ID: inv.ID, Result: []byte("2")})
+		f.send(b, err)
+	case "foreign-ask":
+		f.send(frame.AppendAsk(nil, inv.ID+1, functions.Read{Kind: functions.ReadState, Name: "n"}))
+	case "late-ask":
+		b, _ := frame.AppendOutcome(nil, &functions.Outcome{ID: inv.ID, Result: []byte("1")})
+		b, err := frame.AppendAsk(b, inv.ID, functions.Read{Kind: functions.ReadState, Name: "n"})
+		f.send(b, err)
+	case "endless-asks":
+		for {
+			f.send(frame.AppendAsk(nil, inv.ID, functions.Read{Kind: functions.ReadState, Name: "n"}))
+		}
+	case "foreign-need":
+		f.send(frame.AppendNeed(nil, "0123"))
+	case "endless-needs":
+		for {
+			f.send(frame.AppendNeed(nil, inv.Revision))
+		}
+	case "revoked-unasked":
+		f.send(frame.AppendRevoked(nil, []uint64{inv.ID}))
+	case "checked-unasked":
+		f.send(frame.AppendChecked(nil, inv.ID, nil))
+	case "closes":
+		f.conn.Close()
+		select {}
+	case "half-frame":
+		f.conn.Write([]byte{100, 0, 0, 0, byte(frame.Outcome), 1, 2, 3})
+		os.Exit(0)
+	case "deaf": // asks, and never reads an answer
+		for {
+			f.send(frame.AppendAsk(nil, inv.ID, functions.Read{Kind: functions.ReadState, Name: "big"}))
+		}
+	}
+}

@@ -1,0 +1,289 @@
+package sandbox
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/functions/frame"
+)
+
+// state is how far a worker is in its life.
+type state int
+
+const (
+	starting state = iota
+	ready
+	dying // killed, and not yet buried
+)
+
+// proc is one worker process. Pool.mu guards the fields from state on; what is above is set by the spawner before the
+// reader begins.
+type proc struct {
+	pool    *Pool
+	process *os.Process
+	frames  *frame.Reader
+	stderr  *os.File // what the process said at its end
+	out     outbox
+
+	state     state
+	launched  bool                // there is a process
+	has       map[string]struct{} // digests of the code it was sent
+	held      []*task             // in the order they were sent; the first one runs
+	began     time.Time           // the first one, or the start of the process
+	slow      bool                // the first one has been running for slowAfter
+	revoking  bool                // an answer to a Revoke is due
+	worked    bool                // it has given an outcome
+	idleSince time.Time
+	cause     cause       // why the pool killed it
+	detail    string      // more about that
+	timer     *time.Timer // fires while something runs: see tick
+	ticking   bool
+}
+
+func newProc(p *Pool) *proc {
+	w := &proc{pool: p, has: map[string]struct{}{}}
+	w.timer = time.AfterFunc(time.Hour, w.tick)
+	w.timer.Stop()
+	return w
+}
+
+// read handles the worker's frames until there are no more, and buries it.
+func (w *proc) read() {
+	err := w.readFrames()
+	w.pool.bury(w, err)
+}
+
+// readFrames handles frames until there are no more. What several frames that have come together cause to be sent goes
+// out in one write; but a worker that asks waits for its answer.
+func (w *proc) readFrames() error {
+	corked := false
+	for {
+		t, body, err := w.frames.Next()
+		if err != nil {
+			return err
+		}
+		switch more := w.frames.More(); {
+		case corked && t == frame.Ask:
+			w.out.uncork()
+			corked = false
+		case !corked && more && t != frame.Ask:
+			w.out.cork()
+			corked = true
+		}
+		if err := w.handle(t, body); err != nil {
+			return fmt.Errorf("%s: %w", t, err)
+		}
+		if corked && !w.frames.More() {
+			w.out.uncork()
+			corked = false
+		}
+	}
+}
+
+// handle acts on one frame. An error is a breach.
+func (w *proc) handle(t frame.Type, body []byte) error {
+	switch t {
+	case frame.Ready:
+		layers, err := frame.DecodeReady(body)
+		if err != nil {
+			return err
+		}
+		return w.becameReady(layers)
+	case frame.Outcome:
+		o, err := frame.DecodeOutcome(bytes.Clone(body)) // what is kept of it shares its memory
+		if err != nil {
+			return err
+		}
+		return w.settled(o)
+	case frame.Checked:
+		id, fault, err := frame.DecodeChecked(body)
+		if err != nil {
+			return err
+		}
+		if id&checkBit == 0 {
+			return fmt.Errorf("%w: %d is no check", frame.ErrBreach, id)
+		}
+		return w.settled(&functions.Outcome{ID: id, Fault: fault})
+	case frame.Ask:
+		id, r, err := frame.DecodeAsk(body)
+		if err != nil {
+			return err
+		}
+		return w.asked(id, r)
+	case frame.Need:
+		digest, err := frame.DecodeNeed(body)
+		if err != nil {
+			return err
+		}
+		return w.needs(digest)
+	case frame.Revoked:
+		ids, err := frame.DecodeIDs(body)
+		if err != nil {
+			return err
+		}
+		return w.gaveBack(ids)
+	}
+	return fmt.Errorf("%w: unexpected", frame.ErrBreach)
+}
+
+func (w *proc) becameReady(layers []frame.Layer) error {
+	p := w.pool
+	p.mu.Lock()
+	defer p.unlock()
+	switch w.state {
+	case dying:
+		return nil
+	case ready:
+		return fmt.Errorf("%w: for the second time", frame.ErrBreach)
+	}
+	w.state = ready
+	p.failures, p.stats.StartError, p.stats.Layers = 0, "", layers
+	p.rest(w)
+	p.dispatch()
+	return nil
+}
+
+// running returns the first task that w holds, if it has this id. The error says that the worker runs no such thing.
+func (w *proc) running(id uint64) (*task, error) {
+	if len(w.held) == 0 {
+		return nil, fmt.Errorf("%w: of %d while nothing runs", frame.ErrBreach, id)
+	}
+	if t := w.held[0]; t.id != id {
+		return nil, fmt.Errorf("%w: of %d while %d runs", frame.ErrBreach, id, t.id)
+	}
+	return w.held[0], nil
+}
+
+// settled takes what became of the running task.
+func (w *proc) settled(o *functions.Outcome) error {
+	p := w.pool
+	p.mu.Lock()
+	if w.state == dying {
+		p.unlock()
+		return nil
+	}
+	t, err := w.running(o.ID)
+	if err != nil {
+		p.unlock()
+		return err
+	}
+	elapsed := time.Since(w.began)
+	w.worked = true
+	p.next(w)
+	p.dispatch()
+	p.unlock()
+	o.Usage.Wall, o.Usage.CPU = min(o.Usage.Wall, elapsed), min(o.Usage.CPU, elapsed)
+	o.Usage.Memory = min(o.Usage.Memory, p.opts.Memory)
+	t.tell(o)
+	return nil
+}
+
+// What one invocation may do to the gateway by asking: how often, and how many bytes of answers may lie unread.
+const (
+	maxAsks    = 4096
+	maxPending = 8 << 20
+)
+
+func (w *proc) asked(id uint64, r functions.Read) error {
+	p := w.pool
+	p.mu.Lock()
+	if w.state == dying {
+		p.mu.Unlock()
+		return nil
+	}
+	t, err := w.running(id)
+	if err == nil {
+		t.asks++
+		switch {
+		case t.check != nil:
+			err = fmt.Errorf("%w: while it compiles", frame.ErrBreach)
+		case t.asks > maxAsks:
+			err = fmt.Errorf("%w: more than %d reads of one invocation", frame.ErrBreach, maxAsks)
+		case w.out.pending() > maxPending:
+			err = fmt.Errorf("%w: the answers to earlier ones are not read", frame.ErrBreach)
+		}
+	}
+	p.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	a := functions.ReadAnswer{Err: "there is nothing to read from"}
+	if t.Ask != nil {
+		a = t.Ask(r)
+	}
+	err = w.out.put(func(buf []byte) ([]byte, error) { return frame.AppendAnswer(buf, id, a) })
+	if err != nil {
+		a = functions.ReadAnswer{Err: "the value is " + err.Error()}
+		_ = w.out.put(func(buf []byte) ([]byte, error) { return frame.AppendAnswer(buf, id, a) }) // a short text fits
+	}
+	w.out.flush()
+	return nil
+}
+
+// needs sends the code of the running invocation, which the worker has dropped; once an invocation.
+func (w *proc) needs(digest string) error {
+	p := w.pool
+	p.mu.Lock()
+	defer p.unlock()
+	if w.state == dying {
+		return nil
+	}
+	if len(w.held) == 0 {
+		return fmt.Errorf("%w: of code while nothing runs", frame.ErrBreach)
+	}
+	t := w.held[0]
+	if t.check != nil || t.needed || t.Bundle.Digest != digest {
+		return fmt.Errorf("%w: of code that the running invocation does not need", frame.ErrBreach)
+	}
+	t.needed, t.code = true, true
+	if err := p.sendCode(w, t); err != nil {
+		return err
+	}
+	p.touch(w)
+	return nil
+}
+
+// gaveBack takes the tasks that a worker had not begun when it was asked for them.
+func (w *proc) gaveBack(ids []uint64) error {
+	p := w.pool
+	p.mu.Lock()
+	defer p.unlock()
+	if w.state == dying {
+		return nil
+	}
+	if !w.revoking {
+		return fmt.Errorf("%w: without having been asked", frame.ErrBreach)
+	}
+	given := make(map[uint64]bool, len(ids))
+	for _, id := range ids {
+		given[id] = true
+	}
+	var back, kept []*task
+	for _, t := range w.held {
+		if t.revoking && given[t.id] {
+			back = append(back, t)
+			delete(given, t.id)
+			continue
+		}
+		t.revoking = false
+		kept = append(kept, t)
+	}
+	if len(given) > 0 {
+		return fmt.Errorf("%w: what it was not asked for", frame.ErrBreach)
+	}
+	before := w.held
+	w.held, w.revoking = kept, false
+	switch {
+	case len(before) == 0: // all had been run before the question came
+	case len(kept) == 0:
+		p.rest(w)
+	case kept[0] != before[0]:
+		p.begin(w)
+	}
+	p.requeue(back)
+	p.dispatch()
+	return nil
+}

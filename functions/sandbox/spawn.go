@@ -1,0 +1,184 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/functions/frame"
+)
+
+// How long a start may take before it counts as failed, how long is waited after a failed one, and how long jobs wait
+// while no worker can be started at all.
+const (
+	startTime  = 15 * time.Second
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = 30 * time.Second
+	patience   = 10 * time.Second
+)
+
+// spawn starts workers. The kernel kills a worker when the thread that started it ends, not when the process does, so
+// that all of them are started from one thread that lives as long as the pool.
+func (p *Pool) spawn() {
+	runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
+	for w := range p.starts {
+		err := w.launch(p.opts)
+		p.launched(w, err)
+	}
+}
+
+// launch starts the process: its end of a socket pair is descriptor 3, its error output is a pipe that is read only when
+// it has died. Both ends that it gets are plain numbers here, since an os.File would make them blocking for it.
+func (w *proc) launch(o Options) error {
+	var fds []int // to be closed: those of the child always, ours after an error
+	defer func() {
+		for _, fd := range fds {
+			_ = unix.Close(fd)
+		}
+	}()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return fmt.Errorf("socket pair: %w", err)
+	}
+	fds = append(fds, pair[0], pair[1])
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return fmt.Errorf("pipe: %w", err)
+	}
+	fds = append(fds, pipe[0], pipe[1])
+	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", os.DevNull, err)
+	}
+	fds = append(fds, null)
+	args := append(append([]string{}, o.Command...), strconv.FormatInt(o.Memory, 10))
+	pid, _, err := syscall.StartProcess(o.Command[0], args, &syscall.ProcAttr{
+		Dir:   "/",
+		Env:   []string{},
+		Files: []uintptr{uintptr(null), uintptr(null), uintptr(pipe[1]), uintptr(pair[1])},
+		Sys:   &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
+	})
+	if err != nil {
+		return fmt.Errorf("starting %s: %w", o.Command[0], err)
+	}
+	w.process, err = os.FindProcess(pid)
+	if err != nil {
+		return fmt.Errorf("process %d: %w", pid, err) // its socket closes, and so it ends
+	}
+	fds = []int{pair[1], pipe[1], null}
+	w.stderr = os.NewFile(uintptr(pipe[0]), "stderr of a worker")
+	w.out = outbox{file: os.NewFile(uintptr(pair[0]), "worker"), fd: pair[0], wg: &w.pool.wg}
+	w.frames = frame.NewReader(w.out.file, frame.FromWorker)
+	return nil
+}
+
+// launched takes over what launch has started.
+func (p *Pool) launched(w *proc, err error) {
+	p.mu.Lock()
+	defer p.unlock()
+	if err != nil {
+		p.remove(w)
+		p.startFailed(err)
+		p.dispatch()
+		return
+	}
+	p.stats.Started++
+	w.launched = true
+	w.began = time.Now()
+	if p.closing {
+		p.kill(w, causeStop)
+	} else {
+		w.ticking = true
+		w.timer.Reset(startTime)
+	}
+	p.wg.Go(w.read)
+}
+
+// startFailed waits longer and longer before the next start, and gives up on jobs that have waited too long.
+func (p *Pool) startFailed(err error) {
+	p.stats.StartFailures++
+	p.stats.StartError = err.Error()
+	if p.closing {
+		return
+	}
+	wait := min(firstRetry<<min(p.failures, 20), lastRetry)
+	p.failures++
+	p.opts.Log.Error("a worker cannot be started; functions wait", "err", err, "retry_in", wait)
+	p.retrying = true
+	p.retry.Reset(wait)
+	p.giveUp(err)
+}
+
+// giveUp ends the jobs that have waited too long, if there is no worker that could run them.
+func (p *Pool) giveUp(err error) {
+	if len(p.workers) > 0 {
+		return
+	}
+	kept := p.waiting[:0]
+	for _, t := range p.waiting {
+		if time.Since(t.since) < patience {
+			kept = append(kept, t)
+			continue
+		}
+		p.settle(t, &functions.Outcome{Fault: &functions.Fault{Kind: functions.FaultKilled,
+			Message: "no worker can be started: " + err.Error(), Hint: "see perigee doctor"}})
+	}
+	clear(p.waiting[len(kept):])
+	p.waiting = kept
+}
+
+// startAgain is called when the wait after a failed start is over.
+func (p *Pool) startAgain() {
+	p.mu.Lock()
+	defer p.unlock()
+	p.retrying = false
+	p.giveUp(errors.New(p.stats.StartError))
+	p.dispatch()
+}
+
+func (p *Pool) remove(w *proc) {
+	for i, x := range p.workers {
+		if x == w {
+			p.workers = append(p.workers[:i], p.workers[i+1:]...)
+			return
+		}
+	}
+}
+
+// retire ends workers that have been idle for long, the longest first, down to Warm.
+func (p *Pool) retire() {
+	p.mu.Lock()
+	defer p.unlock()
+	p.shrinks = false
+	if p.closing {
+		return
+	}
+	for {
+		var oldest *proc
+		alive := 0
+		for _, w := range p.workers {
+			if w.state != dying {
+				alive++
+			}
+			if w.state == ready && len(w.held) == 0 && (oldest == nil || w.idleSince.Before(oldest.idleSince)) {
+				oldest = w
+			}
+		}
+		if oldest == nil || alive <= p.opts.Warm {
+			return
+		}
+		if left := p.opts.Idle - time.Since(oldest.idleSince); left > 0 {
+			p.shrinks = true
+			p.shrink.Reset(left)
+			return
+		}
+		p.kill(oldest, causeIdle)
+	}
+}
