@@ -29,6 +29,7 @@ type Queue struct {
 	o      *Outbox
 	uplink string
 	wake   chan struct{} // one signal is enough: Next looks at everything
+	shrink int           // batches are this many times smaller than configured; guarded by Outbox.mu
 }
 
 // Queue returns the queue of an uplink; there is one for each name.
@@ -37,7 +38,7 @@ func (o *Outbox) Queue(uplink string) *Queue {
 	defer o.mu.Unlock()
 	q := o.queues[uplink]
 	if q == nil {
-		q = &Queue{o: o, uplink: uplink, wake: make(chan struct{}, 1)}
+		q = &Queue{o: o, uplink: uplink, wake: make(chan struct{}, 1), shrink: 1}
 		o.queues[uplink] = q
 	}
 	return q
@@ -79,6 +80,13 @@ func (q *Queue) Hurry() {
 	q.signal()
 }
 
+// Shrink makes batches by times smaller than they are configured, down to one record; 1 makes them as configured.
+func (q *Queue) Shrink(by int) {
+	q.o.mu.Lock()
+	defer q.o.mu.Unlock()
+	q.shrink = max(by, 1)
+}
+
 // Waiting returns how many records the uplink's streams hold that have not been acknowledged, and how many were appended since the start.
 func (q *Queue) Waiting() (waiting, appended int64, err error) {
 	q.o.mu.Lock()
@@ -112,7 +120,7 @@ func (q *Queue) Next(ctx context.Context) (*Batch, error) {
 		}
 		s, wait := q.pick(time.Now())
 		if s != nil {
-			b, err := q.o.next(s)
+			b, err := q.next(s)
 			if b != nil || err != nil {
 				return b, err
 			}
@@ -170,12 +178,14 @@ func (s *stream) ready(now time.Time) bool {
 }
 
 // next reads the next batch of a stream; nil if there is nothing that may be sent yet.
-func (o *Outbox) next(s *stream) (*Batch, error) {
+func (q *Queue) next(s *stream) (*Batch, error) {
+	o := q.o
 	if err := o.age(s); err != nil {
 		return nil, err
 	}
 	o.mu.Lock()
 	f := filler{stream: s.name, limit: s.head, edits: s.edits, max: s.cfg.Batch, b: &Batch{Stream: s.name}}
+	f.max.Records, f.max.Bytes = max(f.max.Records/q.shrink, 1), max(f.max.Bytes/q.shrink, 1<<10)
 	read, turn := s.read, s.turn
 	o.mu.Unlock()
 	if err := o.st.View(func(r store.Reader) error { return f.fill(r, read) }); err != nil {
