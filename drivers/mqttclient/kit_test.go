@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"slices"
@@ -138,7 +137,7 @@ func (e *engine) marked() int {
 	return len(e.marks)
 }
 
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // newClient makes a client that remembers its subscriptions, with short waits.
 func newClient(t testing.TB, url string, e *engine, change ...func(*Options)) *Client {

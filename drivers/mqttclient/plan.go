@@ -53,8 +53,8 @@ func (p plan) next(want []drivers.Filter, slots int) (plan, []string) {
 		for f, s := range subs {
 			if q, ok := maximal[f]; ok {
 				n[i][f] = sub{QoS: q}
-			} else if q, used := coveredQoS(f, maximal); s.Cover && used {
-				n[i][f] = sub{QoS: q, Cover: true}
+			} else if _, used := coveredQoS(f, maximal); s.Cover && used {
+				n[i][f] = s
 			}
 		}
 	}
@@ -67,8 +67,16 @@ func (p plan) next(want []drivers.Filter, slots int) (plan, []string) {
 			n[slot][f] = sub{QoS: maximal[f]}
 			continue
 		}
-		cover := n.widen(slots-1, f, maximal[f])
+		cover := n.widen(slots-1, f)
 		notes = append(notes, fmt.Sprintf("%s is subscribed as %s, because it overlaps others and there are only %d sessions", f, cover, slots))
+	}
+	for i := range n {
+		for f, s := range n[i] {
+			if s.Cover {
+				s.QoS, _ = coveredQoS(f, maximal)
+				n[i][f] = s
+			}
+		}
 	}
 	n.level()
 	return n, notes
@@ -130,19 +138,19 @@ func (p plan) place(n plan, f string) int {
 	return slot
 }
 
-// widen puts a filter into a slot in which it overlaps others, by a filter that covers them all.
-func (p plan) widen(slot int, f string, qos byte) (cover string) {
+// widen puts a filter into a slot in which it overlaps others, by a filter that covers them all and has no QoS yet.
+func (p plan) widen(slot int, f string) (cover string) {
 	cover = f
 	for again := true; again; {
 		again = false
-		for g, s := range p[slot] {
+		for g := range p[slot] {
 			if topic.Overlaps(cover, g) {
-				cover, qos, again = common(cover, g), max(qos, s.QoS), true
+				cover, again = common(cover, g), true
 				delete(p[slot], g)
 			}
 		}
 	}
-	p[slot][cover] = sub{QoS: qos, Cover: true}
+	p[slot][cover] = sub{Cover: true}
 	return cover
 }
 
