@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync/atomic"
 
 	"github.com/dgraph-io/badger/v4"
@@ -19,25 +21,30 @@ const valueThreshold = 1 << 10
 // groupBytes bounds the keys and values of a group in memory: Badger counts only a pointer for a large value.
 const groupBytes = 2 << 20
 
+// groupKeys bounds the keys of a group, since every scan looks through them.
+const groupKeys = 4096
+
 // backend is what the committer does to the disk. Tests put one that fails around the real one.
 type backend interface {
 	commit(entries map[string]entry) error // one transaction: all or nothing, visible to later snapshots
 	sync() error                           // makes what was committed last survive a power cut
 	snapshot() *snapshot
-	tidy(idle bool, more func() bool) error
-	free() (int64, error) // bytes of the file system that are left
-	limits() size         // of one transaction
+	tidy(more func() bool) error // collects garbage while more says so; after an error it is open what the disk has
+	flatten() error              // rewrites what deleted keys have left behind; beside commits
+	free() (int64, error)        // bytes of the file system that are left
+	limits() size                // of one transaction
 	close() error
 }
 
 // disk is the backend on Badger.
 type disk struct {
-	dir     string
-	db      *badger.DB
-	large   bool // the last commit wrote to the value log
-	mem     uint64
-	vlog    uint64
-	deleted int64 // keys deleted since the last flatten
+	dir   string
+	db    *badger.DB
+	large bool   // the last commit wrote to the value log
+	mem   uint64 // number of the active memtable's file
+	vlog  uint64 // and of the active value log
+
+	synced func(path string) // told of every file and directory that was synced; nil but in tests
 }
 
 // profile returns Badger's options for one of the two sizes of machine.
@@ -78,14 +85,33 @@ func openDisk(dir string, o badger.Options) (d *disk, err error) {
 		return nil, err
 	}
 	d = &disk{dir: dir, db: db}
-	d.rotated()
-	return d, nil
+	return d, d.locate()
+}
+
+// locate finds the active memtable and value log: those with the highest numbers.
+func (d *disk) locate() error {
+	files, err := os.ReadDir(d.dir)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		base, ext, _ := strings.Cut(f.Name(), ".")
+		n, err := strconv.ParseUint(base, 10, 32)
+		switch {
+		case err != nil:
+		case ext == "mem":
+			d.mem = max(d.mem, n)
+		case ext == "vlog":
+			d.vlog = max(d.vlog, n)
+		}
+	}
+	return nil
 }
 
 func (d *disk) limits() size {
 	// What Commit adds to the transaction, with room to spare.
 	const count, cost = 16, 1 << 10
-	return size{int(d.db.MaxBatchCount()) - count, d.db.MaxBatchSize() - cost, groupBytes}
+	return size{min(int(d.db.MaxBatchCount())-count, groupKeys), d.db.MaxBatchSize() - cost, groupBytes}
 }
 
 func (d *disk) commit(entries map[string]entry) error {
@@ -95,7 +121,6 @@ func (d *disk) commit(entries map[string]entry) error {
 	for key, e := range entries {
 		var err error
 		if e.deleted {
-			d.deleted++
 			err = txn.Delete([]byte(key))
 		} else {
 			large = large || len(e.value) >= valueThreshold
@@ -121,30 +146,47 @@ var errHalfway = errors.New("badger stopped in the middle of a commit")
 // is not safe before the directory is.
 func (d *disk) sync() error {
 	if d.large {
-		if err := syncFile(d.vlogName(d.vlog)); err != nil {
+		if err := d.syncPath(d.vlogName(d.vlog)); err != nil {
 			return err
 		}
 		d.large = false
 	}
+	rotated := d.rotated()
 	if err := d.db.Sync(); err != nil {
 		return err
 	}
-	if d.rotated() {
-		return syncFile(d.dir)
+	d.tell(d.memName(d.mem))
+	d.tell(d.vlogName(d.vlog))
+	if rotated {
+		return d.syncPath(d.dir)
 	}
 	return nil
 }
 
-// rotated looks for memtables and value logs made since it was called last.
+func (d *disk) syncPath(path string) error {
+	err := syncFile(path)
+	if err == nil {
+		d.tell(path)
+	}
+	return err
+}
+
+func (d *disk) tell(path string) {
+	if d.synced != nil {
+		d.synced(path)
+	}
+}
+
+// rotated says whether the last commit began a new memtable or value log. It begins at most one of each.
 func (d *disk) rotated() bool {
-	mem, vlog := d.mem, d.vlog
-	for exists(d.memName(d.mem + 1)) {
+	mem, vlog := exists(d.memName(d.mem+1)), exists(d.vlogName(d.vlog+1))
+	if mem {
 		d.mem++
 	}
-	for exists(d.vlogName(d.vlog + 1)) {
+	if vlog {
 		d.vlog++
 	}
-	return d.mem != mem || d.vlog != vlog
+	return mem || vlog
 }
 
 func (d *disk) memName(n uint64) string  { return filepath.Join(d.dir, fmt.Sprintf("%05d.mem", n)) }

@@ -77,10 +77,17 @@ func (s *Store) commit(g *group) {
 		s.drop(g, err)
 		return
 	}
+	var deleted int64
+	for _, e := range g.entries {
+		if e.deleted {
+			deleted++
+		}
+	}
 	snap := s.disk.snapshot()
 	s.mu.Lock()
 	old := s.snap
 	s.snap, s.sealed = snap, nil
+	s.deleted += deleted
 	s.stats.Groups++
 	s.changed.Broadcast()
 	s.mu.Unlock()

@@ -13,7 +13,11 @@ import (
 
 // makeDir makes the store's directory for its owner alone. The state of functions may hold what they know of people.
 func makeDir(dir string) error {
+	_, missing := os.Stat(dir)
 	err := os.MkdirAll(dir, 0o700)
+	if err == nil && missing != nil {
+		err = syncFile(filepath.Dir(dir)) // the name too must survive a power cut
+	}
 	if err == nil {
 		err = unix.Access(dir, unix.R_OK|unix.W_OK|unix.X_OK)
 	}

@@ -57,8 +57,11 @@ type Store struct {
 	views   int        // that are running
 	closing bool
 	broken  error
-	tidied  int64 // stats.Updates when the store was tidied last
 	stats   Stats
+
+	tidied     int64 // stats.Updates when the store was tidied last
+	deleted    int64 // keys deleted since the tables were rewritten
+	flattening bool  // they are being rewritten
 }
 
 // Open opens the store in dir, and makes both if need be. One process can have it open.
@@ -295,17 +298,20 @@ func (s *Store) Err() error {
 	return s.broken
 }
 
-// Close makes everything durable and closes the store. It waits for running updates and views. It returns an error if something was not written.
-func (s *Store) Close() error {
+func (s *Store) isClosing() bool {
 	s.mu.Lock()
-	if s.closing {
-		s.mu.Unlock()
-		<-s.stopped
+	defer s.mu.Unlock()
+	return s.closing
+}
+
+// Close makes everything durable and closes the store. It waits for running updates and views, and may be called twice. It
+// returns an error if something was not written.
+func (s *Store) Close() error {
+	s.writer.Lock() // no update is half way, and no other Close
+	defer s.writer.Unlock()
+	if s.isClosing() {
 		return nil
 	}
-	s.mu.Unlock()
-	s.writer.Lock() // no update is half way
-	defer s.writer.Unlock()
 	flushed := s.Flush(context.Background())
 	s.mu.Lock()
 	s.closing = true
@@ -314,7 +320,7 @@ func (s *Store) Close() error {
 	<-s.stopped
 	s.tidying.Stop()
 	s.mu.Lock()
-	for s.views > 0 {
+	for s.views > 0 || s.flattening {
 		s.changed.Wait()
 	}
 	s.mu.Unlock()

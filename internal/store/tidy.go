@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"time"
 
@@ -11,13 +12,15 @@ import (
 const (
 	tidyEvery    = 10 * time.Minute // how often the store looks whether there is something to tidy up
 	flattenAfter = 20_000           // deleted keys that are worth rewriting the tables for
+	flattenBelow = 64 << 20         // bytes on disk above which that would take too long and wear too much
 )
 
 // tidy is the housekeeping. It runs in the committer's goroutine while nothing waits to be written: the collector of the
 // value log writes to the memtable, and no write may come between a group and its sync.
 func (s *Store) tidy() {
 	s.mu.Lock()
-	idle := s.stats.Updates == s.tidied && s.broken == nil
+	idle := s.stats.Updates == s.tidied
+	flatten := idle && s.deleted >= flattenAfter && !s.flattening
 	s.tidied = s.stats.Updates
 	s.mu.Unlock()
 	free, err := s.checkFree()
@@ -25,53 +28,76 @@ func (s *Store) tidy() {
 		return
 	}
 	s.makeBallast(free)
-	quiet := func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.open.empty() && !s.closing && s.broken == nil
+	if err := s.disk.tidy(s.quiet); err != nil {
+		s.drop(newGroup(), fmt.Errorf("%w: collecting garbage in %s: %w", ErrBroken, s.dir, err))
+		return
 	}
-	if err := s.disk.tidy(idle, quiet); err != nil {
-		s.log.Warn("tidying up the store", "err", err)
+	if flatten && s.quiet() && diskBytes(filepath.Join(s.dir, dataName)) < flattenBelow {
+		s.flatten()
 	}
 }
 
-// tidy collects value log files that are half garbage, one after another while more says so. If the store has been idle it
-// also rewrites tables that are full of deleted keys.
-func (d *disk) tidy(idle bool, more func() bool) error {
+// quiet says whether nothing waits to be written.
+func (s *Store) quiet() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open.empty() && !s.closing && s.broken == nil
+}
+
+// flatten rewrites the tables in a goroutine that Close waits for. Compaction syncs its own files, so that it may run
+// beside commits.
+func (s *Store) flatten() {
+	s.mu.Lock()
+	s.flattening, s.deleted = true, 0
+	s.mu.Unlock()
+	go func() {
+		err := s.disk.flatten()
+		s.mu.Lock()
+		s.flattening = false
+		s.changed.Broadcast()
+		s.mu.Unlock()
+		if err != nil {
+			s.log.Warn("rewriting the store's tables", "dir", s.dir, "err", err)
+		}
+	}()
+}
+
+func (d *disk) flatten() error { return d.db.Flatten(1) }
+
+// tidy collects value log files that are half garbage, one after another.
+func (d *disk) tidy(more func() bool) error {
 	for more() {
 		collected, err := d.collect()
-		if err != nil {
+		if err != nil || !collected {
 			return err
 		}
-		if !collected {
-			break
-		}
-	}
-	if idle && d.deleted >= flattenAfter && more() {
-		d.deleted = 0
-		return d.db.Flatten(1)
 	}
 	return nil
 }
 
 // collect rewrites one value log file. Badger removes the old file as soon as the values are in the memtable, which is
-// before they are on the disk; an iterator that is open meanwhile makes it wait, until everything has been synced.
+// before they are on the disk. While an iterator is open it does not: this one is closed once everything has been synced,
+// and never if that fails.
 func (d *disk) collect() (bool, error) {
 	txn := d.db.NewTransaction(false)
-	defer txn.Discard()
 	guard := txn.NewIterator(badger.IteratorOptions{})
-	defer guard.Close()
 	err := d.db.RunValueLogGC(0.5)
-	if errors.Is(err, badger.ErrNoRewrite) {
-		return false, nil
+	collected := err == nil
+	if collected {
+		err = d.syncAll()
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, badger.ErrNoRewrite), errors.Is(err, badger.ErrRejected):
+		err = nil
+	case err != nil:
 		return false, err
 	}
-	return true, d.syncAll()
+	guard.Close()
+	txn.Discard()
+	return collected, err
 }
 
-// syncAll syncs every log, not only the active ones.
+// syncAll syncs every log, not only the active ones: a collection may fill several.
 func (d *disk) syncAll() error {
 	for _, pattern := range []string{"*.vlog", "*.mem"} {
 		names, err := filepath.Glob(filepath.Join(d.dir, pattern))
@@ -79,10 +105,14 @@ func (d *disk) syncAll() error {
 			return err
 		}
 		for _, name := range names {
-			if err := syncFile(name); err != nil && exists(name) {
+			// A memtable that was written to a table meanwhile is gone.
+			if err := d.syncPath(name); err != nil && exists(name) {
 				return err
 			}
 		}
 	}
-	return syncFile(d.dir)
+	if err := d.syncPath(d.dir); err != nil {
+		return err
+	}
+	return d.locate()
 }

@@ -8,8 +8,8 @@ import (
 // maxKey is Badger's longest key, in bytes, less what it adds itself.
 const maxKey = 60_000
 
-// tx is an update in the making: its own writes over the groups over the disk.
-type tx struct {
+// txn is an update in the making: its own writes over the groups over the disk.
+type txn struct {
 	reader
 	staged    overlay
 	urgent    bool
@@ -18,28 +18,28 @@ type tx struct {
 	err       error // of a write that can never be committed
 }
 
-func (t *tx) Put(key, value []byte)    { t.put(key, value, false) }
-func (t *tx) PutNew(key, value []byte) { t.put(key, value, true) }
-func (t *tx) Urgent()                  { t.urgent = true }
-func (t *tx) OnDurable(fn func())      { t.onDurable = append(t.onDurable, fn) }
-func (t *tx) OnFail(fn func(err error)) {
+func (t *txn) Put(key, value []byte)    { t.put(key, value, false) }
+func (t *txn) PutNew(key, value []byte) { t.put(key, value, true) }
+func (t *txn) Urgent()                  { t.urgent = true }
+func (t *txn) OnDurable(fn func())      { t.onDurable = append(t.onDurable, fn) }
+func (t *txn) OnFail(fn func(err error)) {
 	t.onFail = append(t.onFail, fn)
 }
 
-func (t *tx) put(key, value []byte, fresh bool) {
+func (t *txn) put(key, value []byte, fresh bool) {
 	if t.check(key) {
 		t.staged.put(string(key), append([]byte{}, value...), fresh)
 	}
 }
 
-func (t *tx) Delete(key []byte) {
+func (t *txn) Delete(key []byte) {
 	if t.check(key) {
 		t.staged.del(string(key))
 	}
 }
 
 // check refuses what Badger would refuse later, when it would cost a whole group.
-func (t *tx) check(key []byte) bool {
+func (t *txn) check(key []byte) bool {
 	switch {
 	case len(key) == 0:
 		t.err = fmt.Errorf("%w: an empty key", ErrBadKey)
@@ -68,7 +68,7 @@ func (s *Store) Update(fn func(tx Tx) error) error {
 	if err != nil {
 		return err
 	}
-	t := &tx{reader: reader{s: s}, staged: newOverlay()}
+	t := &txn{reader: reader{s: s}, staged: newOverlay()}
 	t.staging = &t.staged
 	if err := fn(t); err != nil {
 		return err
@@ -87,7 +87,7 @@ func (s *Store) Update(fn func(tx Tx) error) error {
 }
 
 // join adds a finished update to the open group, once there is room.
-func (s *Store) join(t *tx, drops int64) error {
+func (s *Store) join(t *txn, drops int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
@@ -132,7 +132,7 @@ func (s *Store) state() error {
 
 // room refuses an update that adds while the file system is nearly full. One that only deletes, or overwrites a little
 // (a cursor, a counter), passes: that is how space comes back.
-func (s *Store) room(t *tx) error {
+func (s *Store) room(t *txn) error {
 	if !s.full.Load() {
 		return nil
 	}
