@@ -38,7 +38,7 @@ func baseAssert(_ *run, L *lua.LState) int {
 		return L.GetTop()
 	}
 	if L.GetTop() < 2 || L.Get(2) == lua.LNil {
-		L.RaiseError("assertion failed!")
+		L.Error(lua.LString("assertion failed!"), 0)
 	}
 	L.Error(L.Get(2), 0)
 	return 0

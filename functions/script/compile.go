@@ -54,8 +54,9 @@ func compileBundle(files map[string][]byte) (*program, *functions.Fault) {
 		}
 	}
 	if problems != nil {
-		return nil, &functions.Fault{Kind: functions.FaultError, Message: capped(problems[0], maxMessage),
-			Traceback: problems[1:min(len(problems), maxTraceback+1)]}
+		fault := &functions.Fault{Kind: functions.FaultError, Message: capped(problems[0], maxMessage)}
+		fault.Traceback = append(fault.Traceback, problems[1:min(len(problems), maxTraceback+1)]...)
+		return nil, fault
 	}
 	for name := range used {
 		p.globals = append(p.globals, name)
