@@ -28,6 +28,8 @@ type conn struct {
 	// subscribing is set while a SUBSCRIBE is answered: then mochi's questions are about filters, not deliveries.
 	subscribing atomic.Bool
 
+	window window // towards the client
+
 	// The rest belongs to the reading goroutine.
 	v5     bool
 	head   []byte   // goes out before what is left of the packet
@@ -36,7 +38,7 @@ type conn struct {
 	seen   uint64   // PUBLISH packets that mochi has decoded
 	cuts   []uint64 // which of them were cut
 	held   *session
-	mend   mend
+	asked  uint16 // packet id of the SUBSCRIBE or UNSUBSCRIBE that mochi has under another one
 }
 
 func newConn(ctx context.Context, c net.Conn, s *sink, maxLen int) *conn {

@@ -62,6 +62,9 @@ func (h *hook) OnConnect(cl *mqtt.Client, _ packets.Packet) error {
 		return code
 	}
 	cl.Properties.Props.TopicAliasMaximum = 0 // mochi's aliases do not survive a message that it drops
+	connOf(cl).window.open(int(cl.Properties.Props.ReceiveMaximum))
+	cl.Properties.Props.ReceiveMaximum = 0
+	cl.State.Inflight.ResetSendQuota(0)
 	cl.State.TopicAliases.Outbound = mqtt.NewOutboundTopicAliases(0)
 	if cl.State.Keepalive > maxKeepalive {
 		cl.State.Keepalive = maxKeepalive
@@ -115,7 +118,7 @@ func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
 	c.v5 = cl.Properties.ProtocolVersion == 5
 	old, known := h.s.mqtt.Clients.Get(cl.ID)
 	if known && !pk.Connect.Clean {
-		h.s.setAside(old, cl, c)
+		c.window.setAside(old)
 	}
 	fresh := pk.Connect.Clean || known && old.Properties.Clean && old.Properties.ProtocolVersion < 5
 	c.held = h.s.line.attach(cl.ID, c, fresh)
@@ -130,7 +133,7 @@ func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
 
 // OnSessionEstablished is called when the client has its CONNACK and what was on its way to it.
 func (h *hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
-	h.s.putBack(cl, connOf(cl))
+	h.s.putBack(cl, &connOf(cl).window)
 	h.s.keep.session(cl.ID)
 }
 
@@ -140,7 +143,6 @@ func (h *hook) OnDisconnect(cl *mqtt.Client, err error, over bool) {
 	if c == nil {
 		return
 	}
-	c.mend.restore(cl)
 	if errors.Is(err, packets.ErrMalformedInvalidUTF8) || errors.Is(err, packets.ErrMalformedTopic) {
 		h.s.b.refuse(refusedTopic, cl.ID, "a text that is not UTF-8, or has NUL: the client was disconnected, as the protocol demands", "client", cl.ID)
 	}
@@ -162,7 +164,6 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 	if c == nil || c.held == nil { // CONNECT
 		return pk, nil
 	}
-	c.mend.restore(cl)
 	switch pk.FixedHeader.Type {
 	case packets.Publish:
 		cut := c.wasCut()
@@ -181,6 +182,10 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 			code = packets.ErrPacketIdentifierNotFound
 		}
 		return nothing, h.s.answer(cl, packets.Pubcomp, pk.PacketID, code)
+	case packets.Subscribe, packets.Unsubscribe:
+		if pk.PacketID > 0 {
+			c.asked, pk.PacketID = pk.PacketID, freeID(cl)
+		}
 	}
 	return pk, nil
 }
@@ -226,9 +231,13 @@ func (h *hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet
 		if cl.Properties.ProtocolVersion < 5 { // there the server just closes
 			pk.FixedHeader.Type = packets.Reserved
 		}
+	case packets.Suback, packets.Unsuback:
+		if c := connOf(cl); c != nil {
+			pk.PacketID = c.asked
+		}
 	case packets.Publish:
-		if c := connOf(cl); c != nil && pk.Expiry < 0 {
-			c.mend.note(pk)
+		if c := connOf(cl); c != nil && pk.FixedHeader.Qos > 0 && !c.window.pass(pk.PacketID) {
+			pk.FixedHeader.Type = packets.Reserved // which cannot be written: mochi gives up, and the window has it
 		}
 	}
 	return pk
@@ -361,6 +370,9 @@ func (h *hook) OnQosPublish(cl *mqtt.Client, pk packets.Packet, _ int64, _ int) 
 func (h *hook) OnQosComplete(cl *mqtt.Client, pk packets.Packet) {
 	h.s.budget.remove(cl.ID, pk.PacketID)
 	h.s.keep.session(cl.ID)
+	if c := connOf(cl); c != nil {
+		c.window.done(cl, pk.PacketID)
+	}
 }
 
 // OnQosDropped: it was given up.

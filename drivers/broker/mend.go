@@ -12,83 +12,131 @@ import (
 
 // What is mended here of mochi's way to its subscribers (tested against v2.7.9):
 //
-//   - A message that waits because the subscriber's receive maximum is used up is deleted from the in-flight table in
+//   - A message that had to wait because the subscriber's receive maximum was used up is deleted from the in-flight table in
 //     the moment in which it is sent at last. It is not sent again after a lost connection, and its acknowledgement does
 //     not give the quota back, so that after as many such messages as the quota is large the subscriber gets nothing more.
-//     note remembers them, restore puts them back before the client's next packet is looked at.
+//     Newer messages overtake those that wait, which come in no order. So mochi is told of no maximum, and a window
+//     keeps it.
 //   - On resuming a session everything in flight is sent at once, beyond the receive maximum. setAside keeps the rest back,
 //     putBack queues it.
 //   - What is in flight is sorted by the 16 low bits of its time in seconds, that is, not at all. Created is therefore not a
 //     time here but a count, and is made small where a session resumes.
+//   - A SUBSCRIBE is refused if its packet id is that of a message in flight to the same client, which is another
+//     direction and another count. freeID gives it one that is not.
 //   - A session that expires leaves its subscriptions behind: endSession.
 
-// mend is a connection's part in it.
-type mend struct {
+// window keeps the receive maximum of one connection. It sees every packet that is about to be written and holds back
+// what does not fit; mochi has it in its in-flight table all the same, for a later connection.
+type window struct {
+	size int // 0: unlimited
+
 	mu    sync.Mutex
-	sent  []packets.Packet // by mochi, which has forgotten them
-	later []packets.Packet // waits for the session to be resumed; for the reading goroutine
-	again int              // how many are sent again on resuming; the same
+	sent  map[uint16]struct{} // not acknowledged
+	held  []uint16            // waits, in order
+	later []packets.Packet    // between setAside and putBack
+	busy  bool                // somebody empties held, or a session is being resumed: whatever comes queues up behind
 }
 
-func (m *mend) note(pk packets.Packet) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	pk.Expiry = 0
-	m.sent = append(m.sent, pk)
-}
-
-// restore is called by the reading goroutine, which is also the one that makes mochi forget.
-func (m *mend) restore(cl *mqtt.Client) {
-	m.mu.Lock()
-	sent := m.sent
-	m.sent = nil
-	m.mu.Unlock()
-	for _, pk := range sent {
-		cl.State.Inflight.Set(pk)
+// pass says whether a PUBLISH may be written now. If not, it is held, and pump will send it.
+func (w *window) pass(id uint16) bool {
+	if w.size == 0 {
+		return true
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, ok := w.sent[id]; ok {
+		return true
+	}
+	if w.busy || len(w.held) > 0 || len(w.sent) >= w.size {
+		w.held = append(w.held, id)
+		return false
+	}
+	w.sent[id] = struct{}{}
+	return true
 }
 
-// setAside prepares the messages on their way to old to be resumed by cl.
-func (s *serving) setAside(old, cl *mqtt.Client, c *conn) {
-	if oc := connOf(old); oc != nil {
-		oc.mend.restore(old)
+// done ends the flight of a message, and sends what waited for that.
+func (w *window) done(cl *mqtt.Client, id uint16) {
+	if w.size == 0 {
+		return
 	}
+	w.mu.Lock()
+	delete(w.sent, id)
+	w.mu.Unlock()
+	w.pump(cl)
+}
+
+// pump sends what is held while there is room.
+func (w *window) pump(cl *mqtt.Client) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.busy {
+		return
+	}
+	w.busy = true
+	for len(w.held) > 0 && len(w.sent) < w.size {
+		id := w.held[0]
+		w.held = w.held[1:]
+		pk, ok := cl.State.Inflight.Get(id)
+		if !ok {
+			continue
+		}
+		w.sent[id] = struct{}{}
+		w.mu.Unlock()
+		_ = cl.WritePacket(pk) // if the connection is gone, the next one sends it
+		w.mu.Lock()
+	}
+	w.busy = false
+}
+
+// open begins a connection: size is the client's receive maximum.
+func (w *window) open(size int) {
+	w.size, w.sent = size, map[uint16]struct{}{}
+}
+
+// setAside prepares the messages on their way to old to be resumed by another connection: mochi will send again what it finds.
+func (w *window) setAside(old *mqtt.Client) {
 	all := old.State.Inflight.GetAll(false)
 	slices.SortFunc(all, func(a, b packets.Packet) int {
-		if ra, rb := a.FixedHeader.Type != packets.Pubrel, b.FixedHeader.Type != packets.Pubrel; ra != rb {
-			if rb {
+		if ra, rb := a.FixedHeader.Type == packets.Pubrel, b.FixedHeader.Type == packets.Pubrel; ra != rb {
+			if ra {
 				return -1
 			}
 			return 1
 		}
 		return cmp.Compare(a.Created, b.Created)
 	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.busy = true
 	at := len(all)
-	if limit := int(cl.Properties.Props.ReceiveMaximum); limit > 0 {
-		at = min(at, limit)
-		c.mend.again = at
+	if w.size > 0 {
+		at = min(at, w.size)
+		w.later = all[at:]
 	}
 	for i, pk := range all[:at] {
 		pk.Created = int64(i + 1)
 		old.State.Inflight.Set(pk)
+		w.sent[pk.PacketID] = struct{}{}
 	}
-	for _, pk := range all[at:] {
+	for _, pk := range w.later {
 		old.State.Inflight.Delete(pk.PacketID)
 	}
-	c.mend.later = all[at:]
 }
 
-// putBack queues what setAside kept back.
-func (s *serving) putBack(cl *mqtt.Client, c *conn) {
-	for range c.mend.again {
-		cl.State.Inflight.DecreaseSendQuota()
-	}
-	for _, pk := range c.mend.later {
-		pk.Expiry = -1 // mochi's mark for: as soon as there is quota
+// putBack queues what setAside kept back, before what has come since.
+func (s *serving) putBack(cl *mqtt.Client, w *window) {
+	w.mu.Lock()
+	ids := make([]uint16, 0, len(w.later)+len(w.held))
+	for _, pk := range w.later {
 		cl.State.Inflight.Set(pk)
 		s.budget.add(cl.ID, pk.PacketID, len(pk.Payload))
+		ids = append(ids, pk.PacketID)
 	}
-	c.mend.later, c.mend.again = nil, 0
+	w.held = append(ids, w.held...)
+	w.later, w.busy = nil, false
+	w.mu.Unlock()
+	w.pump(cl)
 }
 
 // endSession forgets a session whose client is not connected.
@@ -126,4 +174,14 @@ func (s *serving) connected() int { return int(atomic.LoadInt64(&s.mqtt.Info.Cli
 func (s *serving) isConnected(id string) bool {
 	cl, ok := s.mqtt.Clients.Get(id)
 	return ok && !cl.Closed()
+}
+
+// freeID returns a packet id under which nothing is on its way to a client.
+func freeID(cl *mqtt.Client) uint16 {
+	for id := uint16(65535); id > 1; id-- {
+		if _, taken := cl.State.Inflight.Get(id); !taken {
+			return id
+		}
+	}
+	return 1
 }

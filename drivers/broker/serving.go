@@ -96,9 +96,11 @@ func (s *serving) build() error {
 	caps.ReceiveMaximum = 2 * maxQueued // never reached: inbound QoS is ours; clients are told lineLen
 	caps.TopicAliasMaximum = 0          // mochi asks for permission before it resolves them
 	s.mqtt = mqtt.New(&mqtt.Options{
-		Capabilities:           caps,
-		Logger:                 slog.New(quiet{s.b.log.Handler()}),
-		SysTopicResendInterval: int64((5 * 365 * 24 * time.Hour) / time.Second),
+		Capabilities: caps,
+		// mochi would hold a packet back while another waits behind it, and that one may not be written.
+		ClientNetWriteBufferSize: 1,
+		Logger:                   slog.New(quiet{s.b.log.Handler()}),
+		SysTopicResendInterval:   int64((5 * 365 * 24 * time.Hour) / time.Second),
 	})
 	if err := s.mqtt.AddHook(&hook{s: s}, nil); err != nil {
 		return fmt.Errorf("broker: %w", err)
