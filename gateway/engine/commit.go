@@ -68,6 +68,7 @@ func (e *Engine) settle(j *job, o *functions.Outcome) {
 	}
 	e.mu.Lock()
 	e.unhold(j)
+	f.ran(o.Usage.Wall)
 	if v.what == "committed" {
 		f.remember(o.Reads)
 	}

@@ -92,6 +92,7 @@ type function struct {
 	ready     []*lane // lanes that could run now, in turn
 	queued    bool    // in Engine.ready
 	running   int
+	quick     int  // quick invocations in a row
 	alone     *job // runs without company, since it met too many conflicts
 	waiting   int  // jobs in lanes that do not run
 	inbox     int64
@@ -106,11 +107,32 @@ type function struct {
 	keepsSeen bool // a trigger skips retained messages that bring nothing new
 }
 
-func (f *function) limit(def int) int {
-	if n := f.dep.spec().Limits.Concurrency; n > 0 {
+// limit is how many of a function's invocations may run at once. Without a limit of its own a function that has been
+// quick may have several on their way to a worker, which saves round trips; one that is slow, or new, may not take
+// every worker.
+func (f *function) limit(slow int) int {
+	switch n := f.dep.spec().Limits.Concurrency; {
+	case n > 0:
 		return n
+	case f.quick >= quickAfter:
+		return max(slow, quickMost)
 	}
-	return def
+	return slow
+}
+
+const (
+	quickWall  = 5 * time.Millisecond // an invocation that is no longer than this is quick
+	quickAfter = 16                   // so many in a row make its function quick
+	quickMost  = 8                    // of such a function may be on their way at once
+)
+
+// ran notes how long an invocation took. The engine's mu is held.
+func (f *function) ran(wall time.Duration) {
+	if wall > quickWall {
+		f.quick = 0
+	} else {
+		f.quick++
+	}
 }
 
 // enqueue puts a job into its lane. The caller holds mu.
@@ -478,3 +500,6 @@ func sharedVersion(s store.Reader, ref state.Ref, r functions.Read) (uint64, err
 }
 
 func uint64Bytes(v uint64) []byte { return binary.BigEndian.AppendUint64(nil, v) }
+
+// Pump lets what waits run: the pool calls it when it has room again.
+func (e *Engine) Pump() { e.pump() }

@@ -58,7 +58,7 @@ type Options struct {
 	MaxPayload  int           // bytes of an event's data; 256 KiB
 	MaxMemory   int64         // bytes of events that wait without an inbox entry; 8 MiB
 	SpillAfter  time.Duration // how long an acknowledgement is held before the event goes to the inbox; 250 ms
-	Concurrency int           // invocations of one function at once, for functions without a limit; 1
+	Concurrency int           // invocations at once of a function that is slow or new; 1
 	MaxChain    int           // functions that may follow from one another; 16
 	MaxJournal  int           // actions waiting for one target, beyond which its functions wait; 1000
 	MaxDead     int           // dead letters kept for one function; 1000

@@ -431,12 +431,9 @@ func (e *Engine) WriteDevice(ctx context.Context, name string, value any) error 
 	case d == nil:
 		return fmt.Errorf("there is no device %q", name)
 	case d.Actuator != nil:
-		ctx, cancel := context.WithTimeout(ctx, deviceTimeout)
-		defer cancel()
-		if err := d.Actuator.Write(ctx, value); err != nil {
-			return fmt.Errorf("write device %q: %w", name, err)
-		}
-		return nil
+		p := e.plant.target(deviceTarget(name)).port.(*devicePort)
+		p.supersede()
+		return p.write(ctx, value)
 	case d.Feed != nil && d.Feed.Write != "":
 		payload, err := json.Marshal(value)
 		if err != nil {

@@ -143,3 +143,18 @@ func (e *Engine) SetDevices(ctx context.Context, devices drivers.Set) error {
 	e.mu.Unlock()
 	return e.subscribe(ctx)
 }
+
+// LastWritten is the value that was written to a device last, nil if none was.
+func (e *Engine) LastWritten(name string) any {
+	t := e.plant.target(deviceTarget(name))
+	if t == nil {
+		return nil
+	}
+	p := t.port.(*devicePort)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.last
+}
+
+// Later calls fn soon from the engine's own goroutine, for callers that must not wait.
+func (e *Engine) Later(fn func()) { e.wheel.add(0, fn) }

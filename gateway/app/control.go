@@ -1,0 +1,523 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/perigee-iot/perigee/drivers/broker"
+	"github.com/perigee-iot/perigee/drivers/mqttclient"
+	"github.com/perigee-iot/perigee/functions/bundle"
+	"github.com/perigee-iot/perigee/functions/catalog"
+	"github.com/perigee-iot/perigee/functions/state"
+	"github.com/perigee-iot/perigee/gateway/api"
+	"github.com/perigee-iot/perigee/gateway/engine"
+	"github.com/perigee-iot/perigee/internal/store"
+	"github.com/perigee-iot/perigee/internal/topic"
+)
+
+var _ api.Gateway = (*App)(nil)
+
+// Status is the gateway at a glance.
+func (a *App) Status(context.Context) (*api.Status, error) {
+	cfg, c, ss, ws := a.config(), a.engine.Counts(), a.st.Stats(), a.pool.Stats()
+	s := &api.Status{
+		Gateway:  cfg.ID,
+		Version:  a.opt.Version,
+		PID:      os.Getpid(),
+		Uptime:   time.Since(a.started),
+		Problems: a.problems.list(),
+		Events: api.EventCounts{Received: c.Received, Accepted: c.Accepted, Committed: c.Committed, Duplicates: c.Duplicates,
+			Faults: c.Faults, Dead: c.Dead, Waiting: c.Waiting, Inbox: c.Inbox, Actions: c.Actions},
+		Functions: map[string]int{},
+		Store: api.StoreStatus{Dir: cfg.DataDir, Durability: cfg.Store.Durability, Profile: ss.Profile, Bytes: ss.Bytes,
+			Free: ss.Free, Groups: ss.Groups, Syncs: ss.Syncs},
+		Workers: api.WorkerStatus{Running: ws.Running, Busy: ws.Busy, Max: ws.Max, Started: int64(ws.Started), Killed: int64(ws.Killed)},
+		Sources: a.devices.status(),
+		Losses:  c.Losses,
+		Refused: c.Refused,
+		Uplinks: a.links.status(),
+	}
+	for _, f := range a.engine.Functions() {
+		s.Functions[string(f.State)]++
+	}
+	s.Broker = api.BrokerStatus{Embedded: cfg.Broker.Embedded(), Connected: a.broker.Connected(), URL: cfg.Broker.URL, Listen: cfg.Broker.Listen}
+	switch b := a.broker.(type) {
+	case *broker.Broker:
+		st := b.Stats()
+		s.Broker.Clients = st.Clients
+		for cause, n := range st.Refused {
+			s.Refused["broker: "+cause] += int64(n)
+		}
+	case *mqttclient.Client:
+		st := b.Status()
+		s.Broker.URL, s.Broker.LastError = st.URL, st.LastError
+	}
+	s.Ready = a.ready.Load() && s.Broker.Connected
+	return s, nil
+}
+
+// Functions lists the functions by name.
+func (a *App) Functions(context.Context) ([]api.Function, error) {
+	var out []api.Function
+	for _, f := range a.engine.Functions() {
+		out = append(out, a.function(f))
+	}
+	slices.SortFunc(out, func(x, y api.Function) int { return strings.Compare(x.Name, y.Name) })
+	return out, nil
+}
+
+func (a *App) function(f engine.FunctionInfo) api.Function {
+	spec := f.Dep.Bundle.Spec
+	out := api.Function{
+		Name: f.Name, Description: spec.Description, State: string(f.State), Reason: f.Reason, Origin: f.Dep.Origin,
+		Revision: short(f.Dep.Bundle.Digest), Since: f.Dep.Since, Key: spec.Key.Text,
+		Runs: f.Runs, OK: f.OK, Faults: f.Faults, LastFault: f.LastFault, Waiting: f.Waiting, Dead: f.Dead,
+		P50: f.P50, P99: f.P99, CPU: f.CPU,
+	}
+	for _, t := range spec.Triggers {
+		out.Triggers = append(out.Triggers, t.String())
+	}
+	_ = a.st.View(func(r store.Reader) error {
+		n, err := state.Size(r, f.Name)
+		out.StateBytes = n.Bytes
+		return err
+	})
+	return out
+}
+
+func (a *App) find(name string) (engine.FunctionInfo, error) {
+	var near []string
+	for _, f := range a.engine.Functions() {
+		if f.Name == name {
+			return f, nil
+		}
+		near = append(near, f.Name)
+	}
+	slices.Sort(near)
+	e := api.Errorf("not-found", "there is no function %q", name)
+	if len(near) > 0 {
+		e = e.WithHint("there are: %s", strings.Join(near, ", "))
+	}
+	return engine.FunctionInfo{}, e
+}
+
+// Function returns one, with its files.
+func (a *App) Function(_ context.Context, name string) (*api.Function, error) {
+	f, err := a.find(name)
+	if err != nil {
+		return nil, err
+	}
+	out := a.function(f)
+	out.Files = map[string]string{}
+	for p, data := range f.Dep.Bundle.Files {
+		out.Files[p] = string(data)
+	}
+	out.Permissions = f.Dep.Bundle.Spec.Permissions.Lines()
+	_ = json.Unmarshal(f.Dep.Env, &out.Env)
+	return &out, nil
+}
+
+// Apply checks a bundle and makes it the active revision.
+func (a *App) Apply(ctx context.Context, r *api.ApplyRequest) (*api.ApplyResult, error) {
+	b, err := bundle.FromFiles(r.Files, r.Name)
+	if err != nil {
+		return nil, api.Errorf("bad-request", "%v", err)
+	}
+	a.deploying.Lock()
+	defer a.deploying.Unlock()
+	res, err := a.deploy(ctx, b, catalog.Applied, r.Take, r.Dry)
+	if err == nil && !r.Dry && res.Action != "unchanged" {
+		a.log.Info("a function was "+res.Action, "function", res.Name, "revision", res.Revision, "state", res.State, "origin", catalog.Applied)
+	}
+	return res, err
+}
+
+// Remove takes a function away; its state stays unless purge is set.
+func (a *App) Remove(ctx context.Context, name string, purge bool) error {
+	a.deploying.Lock()
+	defer a.deploying.Unlock()
+	if _, err := a.find(name); err != nil {
+		return err
+	}
+	if err := a.remove(ctx, name); err != nil {
+		return err
+	}
+	a.log.Info("a function was removed", "function", name, "purge", purge)
+	for left := int64(1); purge && left > 0; {
+		err := a.st.Update(func(tx store.Tx) (err error) {
+			left, err = state.Purge(tx, name, 500)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("the function is removed, its state is not: %w", err)
+		}
+	}
+	return nil
+}
+
+// Pause lets a function's events collect.
+func (a *App) Pause(ctx context.Context, name, reason string) error {
+	a.deploying.Lock()
+	defer a.deploying.Unlock()
+	if _, err := a.find(name); err != nil {
+		return err
+	}
+	return a.pausing(ctx, name, func(tx store.Tx) (catalog.Entry, error) {
+		return catalog.Pause(tx, name, orElse(reason, "by hand"), false, time.Now().UTC().Truncate(time.Second))
+	})
+}
+
+// Resume lets it run again.
+func (a *App) Resume(ctx context.Context, name string) error {
+	a.deploying.Lock()
+	defer a.deploying.Unlock()
+	if _, err := a.find(name); err != nil {
+		return err
+	}
+	return a.pausing(ctx, name, func(tx store.Tx) (catalog.Entry, error) { return catalog.Resume(tx, name) })
+}
+
+func (a *App) pausing(ctx context.Context, name string, change func(tx store.Tx) (catalog.Entry, error)) error {
+	var e catalog.Entry
+	err := a.st.Update(func(tx store.Tx) (err error) {
+		tx.Urgent()
+		e, err = change(tx)
+		return err
+	})
+	if err == nil {
+		err = a.st.Flush(ctx)
+	}
+	if err != nil {
+		return deployError(err)
+	}
+	f, err := a.find(name)
+	if err != nil {
+		return err
+	}
+	return a.install(ctx, e, f.Dep.Bundle)
+}
+
+// Invoke runs a function once.
+func (a *App) Invoke(ctx context.Context, name string, r *api.InvokeRequest) (*api.Invoked, error) {
+	if _, err := a.find(name); err != nil {
+		return nil, err
+	}
+	got, err := a.engine.Invoke(ctx, name, engine.Request{Data: r.Data, Topic: r.Topic, Params: r.Params, Key: r.Key})
+	if err != nil {
+		return nil, api.Errorf("unavailable", "%v", err)
+	}
+	out := &api.Invoked{EventID: got.EventID, Outcome: got.Outcome, Result: got.Result, Effects: got.Effects, Fault: got.Fault,
+		Wall: got.Usage.Wall, CPU: got.Usage.CPU}
+	for _, l := range got.Logs {
+		out.Logs = append(out.Logs, api.LogLine{Time: time.Now().UTC(), Function: name, Level: l.Level, Text: l.Text, EventID: got.EventID})
+	}
+	return out, nil
+}
+
+// follow passes on what is there and, if more is not nil, what comes, until ctx or the follower ends.
+func follow[T any](ctx context.Context, past []T, more <-chan T, emit func(T) error) error {
+	for _, x := range past {
+		if err := emit(x); err != nil {
+			return err
+		}
+	}
+	for more != nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case x := <-more:
+			if err := emit(x); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Logs passes on a function's log.
+func (a *App) Logs(ctx context.Context, q api.LogQuery, emit func(api.LogLine) error) error {
+	if _, err := a.find(q.Function); err != nil && q.Function != "" {
+		return err
+	}
+	past, more, stop := a.engine.Logs(q.Function, limit(q.Limit), q.Follow)
+	defer stop()
+	return follow(ctx, past, more, func(l engine.LogLine) error {
+		if l.Function == "" || (q.Function != "" && l.Function != q.Function) {
+			return nil
+		}
+		return emit(api.LogLine{Time: l.Time, Function: l.Function, Revision: short(l.Revision), Level: l.Level, Text: l.Text, EventID: l.EventID, Fault: l.Fault})
+	})
+}
+
+func limit(n int) int {
+	if n <= 0 {
+		return 100
+	}
+	return n
+}
+
+// Events passes on events and what they caused.
+func (a *App) Events(ctx context.Context, q api.EventQuery, emit func(api.Life) error) error {
+	past, more, stop := a.engine.Lives(limit(q.Limit), q.Follow)
+	defer stop()
+	return follow(ctx, past, more, func(l engine.Life) error {
+		if l.ID == "" || (q.Topic != "" && !topic.Match(q.Topic, l.Subject)) {
+			return nil
+		}
+		if q.Function != "" && !slices.ContainsFunc(l.Outcomes, func(o engine.LifeOutcome) bool { return o.Function == q.Function }) {
+			return nil
+		}
+		return emit(life(l))
+	})
+}
+
+// Event returns one event that is still remembered.
+func (a *App) Event(_ context.Context, id string) (*api.Life, error) {
+	l, ok := a.engine.Life(id)
+	if !ok {
+		return nil, api.Errorf("not-found", "event %s is not remembered (any more)", id).WithHint("the newest are: perigee events")
+	}
+	out := life(l)
+	return &out, nil
+}
+
+func life(l engine.Life) api.Life {
+	out := api.Life{ID: l.ID, Seq: l.Seq, Source: l.Source, Type: l.Type, Subject: l.Subject, Time: l.Time, TimeOK: l.TimeOK,
+		Size: l.Size, Preview: l.Preview, Accepted: l.Accepted, Refused: l.Refused}
+	for _, o := range l.Outcomes {
+		out.Outcomes = append(out.Outcomes, api.LifeOutcome{Function: o.Function, Revision: short(o.Revision), What: o.What, Why: o.Why,
+			Attempt: o.Attempt, Wall: o.Wall, CPU: o.CPU, Effects: o.Effects, Result: o.Result, Fault: o.Fault})
+	}
+	return out
+}
+
+// DeadLetters lists dead letters.
+func (a *App) DeadLetters(_ context.Context, q api.DeadQuery) ([]api.DeadLetter, error) {
+	list, err := a.engine.DeadLetters(q.Function, q.Revision, q.Limit)
+	out := make([]api.DeadLetter, 0, len(list))
+	for _, d := range list {
+		out = append(out, deadLetter(d, false))
+	}
+	return out, err
+}
+
+func deadLetter(d *engine.DeadLetter, data bool) api.DeadLetter {
+	out := api.DeadLetter{ID: d.ID, Function: d.Function, Revision: short(d.Revision), Key: d.Key, Attempts: d.Attempts, Since: d.Since,
+		Reason: d.Reason, Fault: d.Fault, EventID: d.Event.ID, Type: d.Event.Type, Subject: d.Event.Subject, Time: d.Event.Time, Size: len(d.Event.Data)}
+	if data {
+		out.Data = d.Event.Data
+	}
+	return out
+}
+
+func deadError(err error) error {
+	if errors.Is(err, engine.ErrNoDeadLetter) {
+		return api.Errorf("not-found", "%v", err).WithHint("the ones there are: perigee dead list")
+	}
+	return err
+}
+
+// DeadLetter returns one with its payload.
+func (a *App) DeadLetter(_ context.Context, id string) (*api.DeadLetter, error) {
+	d, err := a.engine.DeadLetter(id)
+	if err != nil {
+		return nil, deadError(err)
+	}
+	out := deadLetter(d, true)
+	return &out, nil
+}
+
+// Replay runs a dead letter again.
+func (a *App) Replay(ctx context.Context, id string, data []byte) error {
+	if err := a.engine.Replay(id, data); err != nil {
+		return deadError(err)
+	}
+	return a.st.Flush(ctx)
+}
+
+// Drop forgets a dead letter.
+func (a *App) Drop(ctx context.Context, id string) error {
+	if err := a.engine.Drop(id); err != nil {
+		return deadError(err)
+	}
+	return a.st.Flush(ctx)
+}
+
+// State lists values of state.
+func (a *App) State(_ context.Context, ref api.StateRef) ([]api.StateEntry, error) {
+	out := []api.StateEntry{}
+	add := func(e state.Entry) bool {
+		if ref.Name == "" || e.Name == ref.Name {
+			out = append(out, api.StateEntry{Function: ref.Function, Key: e.Key, Shared: e.Shared, Name: e.Name, Value: slices.Clone(e.Value)})
+		}
+		return len(out) < maxState
+	}
+	err := a.st.View(func(r store.Reader) error {
+		switch {
+		case ref.Shared:
+			return state.Each(r, state.Shared(ref.Function), add)
+		case ref.Key != nil:
+			return state.Each(r, state.Keyed(ref.Function, *ref.Key), add)
+		}
+		return state.EachOf(r, ref.Function, add)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(out) == 0 && ref.Name != "" {
+		return nil, a.noState(ref)
+	}
+	return out, nil
+}
+
+// maxState bounds a list of state values.
+const maxState = 10000
+
+func (a *App) noState(ref api.StateRef) error {
+	if _, err := a.find(ref.Function); err != nil {
+		return err
+	}
+	what := "state"
+	if ref.Shared {
+		what = "shared state"
+	}
+	return api.Errorf("not-found", "function %q has no %s %q", ref.Function, what, ref.Name).WithHint("what it has: perigee state list %s", ref.Function)
+}
+
+func stateRef(ref api.StateRef) state.Ref {
+	switch {
+	case ref.Shared:
+		return state.Shared(ref.Function)
+	case ref.Key != nil:
+		return state.Keyed(ref.Function, *ref.Key)
+	}
+	return state.Keyed(ref.Function, "")
+}
+
+// SetState writes a value. The function's next invocation of that key sees it.
+func (a *App) SetState(ctx context.Context, ref api.StateRef, value json.RawMessage) error {
+	f, err := a.find(ref.Function)
+	if err != nil {
+		return err
+	}
+	err = a.st.Update(func(tx store.Tx) error {
+		tx.Urgent()
+		return state.Set(tx, stateRef(ref), ref.Name, value, f.Dep.Bundle.Spec.Limits.State)
+	})
+	if err != nil {
+		return api.Errorf("bad-request", "%v", err)
+	}
+	return a.st.Flush(ctx)
+}
+
+// DeleteState deletes values and says how many.
+func (a *App) DeleteState(ctx context.Context, ref api.StateRef) (int, error) {
+	list, err := a.State(ctx, ref)
+	if err != nil {
+		return 0, err
+	}
+	count := len(list)
+	for len(list) > 0 {
+		n := min(len(list), 200)
+		err := a.st.Update(func(tx store.Tx) error {
+			for _, e := range list[:n] {
+				r := state.Keyed(e.Function, e.Key)
+				if e.Shared {
+					r = state.Shared(e.Function)
+				}
+				if err := state.Delete(tx, r, e.Name); err != nil {
+					return err
+				}
+			}
+			tx.Urgent()
+			return nil
+		})
+		if err != nil {
+			return 0, err
+		}
+		list = list[n:]
+	}
+	return count, a.st.Flush(ctx)
+}
+
+// Devices lists the devices with their last readings.
+func (a *App) Devices(context.Context) ([]api.Device, error) {
+	out := []api.Device{}
+	for name := range a.devices.set() {
+		out = append(out, a.device(name))
+	}
+	slices.SortFunc(out, func(x, y api.Device) int { return strings.Compare(x.Name, y.Name) })
+	return out, nil
+}
+
+func (a *App) device(name string) api.Device {
+	d := a.devices.get(name)
+	out := api.Device{Name: name, Kind: d.Kind, Connected: true,
+		Reads:  d.Reader != nil || d.Source != nil || d.Feed != nil,
+		Writes: d.Actuator != nil || (d.Feed != nil && d.Feed.Write != "")}
+	for _, s := range a.devices.status() {
+		if s.Name == "device/"+name {
+			out.Connected, out.LastError = s.Connected, s.LastError
+		}
+	}
+	if d.Feed != nil {
+		out.Connected = a.broker.Connected()
+	}
+	a.lastReading(&out)
+	out.Written = a.engine.LastWritten(name)
+	return out
+}
+
+func (a *App) hasDevice(name string) error {
+	set := a.devices.set()
+	if set[name] != nil {
+		return nil
+	}
+	e := api.Errorf("not-found", "there is no device %q", name)
+	names := []string{}
+	for n := range set {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	if len(names) > 0 {
+		return e.WithHint("there are: %s", strings.Join(names, ", "))
+	}
+	return e.WithHint("devices are named under devices: in the configuration")
+}
+
+// Device asks a device for its present reading.
+func (a *App) Device(ctx context.Context, name string) (*api.Device, error) {
+	if err := a.hasDevice(name); err != nil {
+		return nil, err
+	}
+	out := a.device(name)
+	fields, err := a.engine.ReadDevice(ctx, name)
+	if err != nil {
+		return nil, api.Errorf("unavailable", "%v", err)
+	}
+	if out.Fields == nil || a.devices.get(name).Reader != nil {
+		out.Fields, out.At = fields, time.Now().UTC()
+	}
+	return &out, nil
+}
+
+// WriteDevice writes a device.
+func (a *App) WriteDevice(ctx context.Context, name string, value any) error {
+	if err := a.hasDevice(name); err != nil {
+		return err
+	}
+	if err := a.engine.WriteDevice(ctx, name, value); err != nil {
+		return api.Errorf("unavailable", "%v", err)
+	}
+	a.log.Info("a device was written by hand", "device", name, "value", value)
+	return nil
+}
+
+// Config is the configuration in force.
+func (a *App) Config(context.Context) (json.RawMessage, error) { return a.config().Redacted() }

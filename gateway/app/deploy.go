@@ -1,0 +1,337 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/perigee-iot/perigee/drivers"
+	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/functions/bundle"
+	"github.com/perigee-iot/perigee/functions/catalog"
+	"github.com/perigee-iot/perigee/gateway/api"
+	"github.com/perigee-iot/perigee/gateway/config"
+	"github.com/perigee-iot/perigee/gateway/engine"
+	"github.com/perigee-iot/perigee/internal/store"
+)
+
+// problems are what is wrong and stays so until somebody acts, by where it is: shown by status.
+type problems struct {
+	mu sync.Mutex
+	at map[string]string
+}
+
+func (p *problems) set(where string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.at == nil {
+		p.at = map[string]string{}
+	}
+	if err == nil {
+		delete(p.at, where)
+	} else {
+		p.at[where] = err.Error()
+	}
+}
+
+func (p *problems) list() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make([]string, 0, len(p.at))
+	for _, s := range p.at {
+		out = append(out, s)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// loadFunctions installs what the catalog has, and brings what stands in the directory of functions up to date.
+func (a *App) loadFunctions(ctx context.Context) error {
+	a.deploying.Lock()
+	defer a.deploying.Unlock()
+	var entries []catalog.Entry
+	err := a.st.View(func(r store.Reader) (err error) {
+		entries, err = catalog.List(r)
+		return err
+	})
+	if err != nil {
+		a.log.Error("a function in the catalog is damaged", "error", err)
+		a.problems.set("catalog", err)
+	}
+	for _, e := range entries {
+		if err := a.installEntry(ctx, e); err != nil {
+			a.problems.set("function "+e.Name, fmt.Errorf("function %s: %w", e.Name, err))
+			a.log.Error("a function cannot be run", "function", e.Name, "error", err)
+		}
+	}
+	_, err = a.syncDir(ctx)
+	return err
+}
+
+// installEntry installs the active revision of a catalog entry.
+func (a *App) installEntry(ctx context.Context, e catalog.Entry) error {
+	var files map[string][]byte
+	err := a.st.View(func(r store.Reader) (err error) {
+		files, err = catalog.Files(r, e.Revision)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	b, err := bundle.FromFiles(files, e.Name)
+	if err != nil {
+		return err
+	}
+	return a.install(ctx, e, b)
+}
+
+// install gives the engine a function's revision, in the state that it has to have now. A broker that is not connected is
+// no error: it is subscribed when it is.
+func (a *App) install(ctx context.Context, e catalog.Entry, b *functions.Bundle) error {
+	env, state, reason := a.fit(a.config(), e, b)
+	d := &engine.Deployment{Bundle: b, Env: env, Origin: e.Origin, Since: e.Since}
+	err := a.engine.Install(ctx, d, state, reason)
+	a.schedule.Set(a.engine.Ticks())
+	if state == engine.Blocked {
+		a.log.Warn("a function is blocked", "function", e.Name, "reason", reason)
+	}
+	if errors.Is(err, drivers.ErrNotConnected) {
+		return nil
+	}
+	return err
+}
+
+// fit says how a function fits this gateway: its env with the settings, and whether it is active, paused or blocked.
+func (a *App) fit(cfg *config.Config, e catalog.Entry, b *functions.Bundle) (env []byte, s engine.State, reason string) {
+	env = []byte("{}")
+	values, err := b.Spec.CheckSettings(cfg.Settings[e.Name])
+	if err == nil {
+		env, err = json.Marshal(values)
+	}
+	if err != nil {
+		return env, engine.Blocked, err.Error()
+	}
+	if err := b.Spec.CheckRequires(a.opt.Version); err != nil {
+		return env, engine.Blocked, err.Error()
+	}
+	if why := a.lacks(b.Spec); why != "" {
+		return env, engine.Blocked, why
+	}
+	if e.Paused != "" {
+		return env, engine.Paused, e.Paused
+	}
+	return env, engine.Active, ""
+}
+
+// lacks says what a function needs that this gateway does not have.
+func (a *App) lacks(spec *functions.Spec) string {
+	need := spec.Needs()
+	var missing []string
+	for _, name := range need.Devices {
+		switch d := a.devices.get(name); {
+		case d == nil:
+			missing = append(missing, fmt.Sprintf("device %q", name))
+		case slices.Contains(need.Writes, name) && d.Actuator == nil && (d.Feed == nil || d.Feed.Write == ""):
+			missing = append(missing, fmt.Sprintf("device %q to be writable", name))
+		}
+	}
+	if len(missing) == 0 {
+		return ""
+	}
+	return "needs " + strings.Join(missing, ", ")
+}
+
+// syncDir applies the directory of functions to the functions of that origin: new and changed ones are applied, those
+// whose folder has gone are removed. A folder that is wrong is reported and changes nothing.
+func (a *App) syncDir(ctx context.Context) (changed []string, err error) {
+	dir := a.config().Functions.Dir
+	if dir == "" {
+		return nil, nil
+	}
+	found, err := bundle.LoadAll(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		found, err = nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	here := map[string]bool{}
+	for _, f := range found {
+		where := "folder " + f.Folder
+		if f.Err != nil {
+			here[f.Folder] = true
+			a.problems.set(where, f.Err)
+			a.log.Error("a function was not taken over", "folder", f.Folder, "error", f.Err)
+			continue
+		}
+		name := f.Bundle.Spec.Name
+		here[name] = true
+		r, err := a.deploy(ctx, f.Bundle, catalog.FromDir, false, false)
+		a.problems.set(where, err)
+		if err != nil {
+			a.log.Error("a function was not taken over", "folder", f.Folder, "error", err)
+			continue
+		}
+		if r.Action != "unchanged" {
+			changed = append(changed, fmt.Sprintf("function %s %s", name, r.Action))
+			a.log.Info("a function was "+r.Action, "function", name, "revision", r.Revision, "state", r.State, "origin", catalog.FromDir)
+		}
+	}
+	for _, f := range a.engine.Functions() {
+		if f.Dep.Origin == catalog.FromDir && !here[f.Name] {
+			if err := a.remove(ctx, f.Name); err != nil {
+				return changed, err
+			}
+			changed = append(changed, fmt.Sprintf("function %s removed", f.Name))
+			a.log.Info("a function was removed since its folder is gone", "function", f.Name)
+		}
+	}
+	return changed, nil
+}
+
+// deploy checks a bundle and makes it the active revision of its function. The caller holds deploying.
+func (a *App) deploy(ctx context.Context, b *functions.Bundle, origin string, take, dry bool) (*api.ApplyResult, error) {
+	name := b.Spec.Name
+	if err := b.Spec.CheckRequires(a.opt.Version); err != nil {
+		return nil, api.Errorf("bad-request", "%v", err)
+	}
+	var was catalog.Entry
+	err := a.st.View(func(r store.Reader) (err error) {
+		was, err = catalog.Get(r, name)
+		return err
+	})
+	if err != nil && !errors.Is(err, catalog.ErrNotFound) {
+		a.log.Warn("a damaged entry of the catalog is replaced", "function", name, "error", err)
+	}
+	res := &api.ApplyResult{Name: name, Revision: short(b.Digest), Previous: short(was.Revision), Action: "changed"}
+	switch was.Revision {
+	case "":
+		res.Action = "created"
+	case b.Digest:
+		res.Action = "unchanged"
+	}
+	e := catalog.Entry{Name: name, Origin: origin, Revision: b.Digest, Since: time.Now().UTC().Truncate(time.Second)}
+	if res.Action == "unchanged" && was.Origin == origin {
+		return a.unchanged(res, was, b), nil
+	}
+	if fault := a.pool.Check(ctx, b); fault != nil {
+		return nil, api.Errorf("bad-request", "function %s: %s", name, fault.Message).WithHint("%s", orElse(fault.Hint, "correct it and apply it again; nothing was changed"))
+	}
+	now := e
+	if dry {
+		now.Paused = was.Paused
+	} else {
+		err := a.st.Update(func(tx store.Tx) (err error) {
+			now, err = catalog.Put(tx, e, b.Files, take)
+			tx.Urgent()
+			return err
+		})
+		if err == nil {
+			err = a.st.Flush(ctx)
+		}
+		if err != nil {
+			return nil, deployError(err)
+		}
+	}
+	_, state, reason := a.fit(a.config(), now, b)
+	res.State, res.Reason = string(state), reason
+	res.Warnings = a.warnings(b)
+	if dry {
+		if was.Origin != "" && was.Origin != origin && !take {
+			return nil, deployError(&catalog.OriginError{Name: name, Has: was.Origin, Want: origin})
+		}
+		return res, nil
+	}
+	a.problems.set("function "+name, nil)
+	return res, a.install(ctx, now, b)
+}
+
+// unchanged answers for a bundle that is active already. Its state may have changed with the configuration.
+func (a *App) unchanged(res *api.ApplyResult, e catalog.Entry, b *functions.Bundle) *api.ApplyResult {
+	_, state, reason := a.fit(a.config(), e, b)
+	res.State, res.Reason = string(state), reason
+	return res
+}
+
+// warnings are what is not wrong but most likely not meant.
+func (a *App) warnings(b *functions.Bundle) (out []string) {
+	if !a.broker.Connected() && a.ready.Load() && !a.config().Broker.Embedded() {
+		out = append(out, "the broker is not connected: the function is subscribed when it is")
+	}
+	if len(b.Spec.Permissions.Streams) > 0 && len(a.config().Uplinks) == 0 {
+		out = append(out, "it appends to a stream, and there is no uplink: records wait on this gateway (see uplinks: in the configuration)")
+	}
+	return out
+}
+
+func deployError(err error) error {
+	var origin *catalog.OriginError
+	switch {
+	case errors.As(err, &origin):
+		return api.Errorf("conflict", "%v", err)
+	case errors.Is(err, catalog.ErrBounds):
+		return api.Errorf("bad-request", "%v", err)
+	case errors.Is(err, store.ErrFull):
+		return api.Errorf("unavailable", "the function was not stored: %v", err).WithHint("make room on the disk, or lower store.min_free")
+	}
+	return err
+}
+
+// remove takes a function out of the catalog and the engine. The caller holds deploying.
+func (a *App) remove(ctx context.Context, name string) error {
+	err := a.st.Update(func(tx store.Tx) error {
+		tx.Urgent()
+		return catalog.Remove(tx, name)
+	})
+	if err == nil {
+		err = a.st.Flush(ctx)
+	}
+	if err != nil && !errors.Is(err, catalog.ErrNotFound) {
+		return err
+	}
+	a.problems.set("function "+name, nil)
+	err = a.engine.Remove(ctx, name)
+	a.schedule.Set(a.engine.Ticks())
+	if errors.Is(err, drivers.ErrNotConnected) {
+		return nil
+	}
+	return err
+}
+
+// refit looks again at which functions fit, after the configuration has changed.
+func (a *App) refit(ctx context.Context) (changed []string, err error) {
+	for _, f := range a.engine.Functions() {
+		var e catalog.Entry
+		err := a.st.View(func(r store.Reader) (err error) {
+			e, err = catalog.Get(r, f.Name)
+			return err
+		})
+		if err != nil {
+			return changed, err
+		}
+		env, state, reason := a.fit(a.config(), e, f.Dep.Bundle)
+		if state == f.State && reason == f.Reason && string(env) == string(f.Dep.Env) {
+			continue
+		}
+		if err := a.install(ctx, e, f.Dep.Bundle); err != nil {
+			return changed, err
+		}
+		changed = append(changed, fmt.Sprintf("function %s %s", f.Name, state))
+	}
+	return changed, nil
+}
+
+func short(digest string) string { return digest[:min(len(digest), 12)] }
+
+func orElse(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}

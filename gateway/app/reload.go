@@ -1,0 +1,89 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/perigee-iot/perigee/drivers"
+	"github.com/perigee-iot/perigee/drivers/all"
+	"github.com/perigee-iot/perigee/gateway/api"
+	"github.com/perigee-iot/perigee/gateway/config"
+)
+
+// Reload reads the configuration anew and takes over what can change while the gateway runs: functions, devices,
+// streams, settings and the log level. All that can be wrong is checked first, so that a bad configuration leaves the
+// old one in force. Other changes are named and need a restart.
+func (a *App) Reload(ctx context.Context) (*api.ReloadResult, error) {
+	a.deploying.Lock()
+	defer a.deploying.Unlock()
+	res := &api.ReloadResult{}
+	if a.opt.Load != nil {
+		next, err := a.opt.Load()
+		if err != nil {
+			return nil, api.Errorf("bad-request", "%v", err)
+		}
+		if err := next.Validate(kindNames()); err != nil {
+			return nil, api.Errorf("bad-request", "%v", err)
+		}
+		if err := a.takeOver(ctx, next, res); err != nil {
+			return nil, err
+		}
+	}
+	changed, err := a.syncDir(ctx)
+	res.Changed = append(res.Changed, changed...)
+	if err != nil {
+		return res, fmt.Errorf("read the functions anew: %w", err)
+	}
+	changed, err = a.refit(ctx)
+	res.Changed = append(res.Changed, changed...)
+	return res, err
+}
+
+// takeOver puts the live parts of a new configuration in force.
+func (a *App) takeOver(ctx context.Context, next *config.Config, res *api.ReloadResult) error {
+	live, restart := config.Diff(a.config(), next)
+	res.Restart = restart
+	set, as, err := a.devices.build(next, a.devices.set(), a.devices.as)
+	if err != nil {
+		return api.Errorf("bad-request", "%v", err)
+	}
+	if err := a.box.Configure(firstUplink(a.config()), streams(next)); err != nil {
+		return api.Errorf("bad-request", "streams: %v", err)
+	}
+	changed, err := a.changeDevices(ctx, set, as)
+	if err != nil && !errors.Is(err, drivers.ErrNotConnected) {
+		return err
+	}
+	if a.opt.Level != nil {
+		a.opt.Level.Set(next.Log.SlogLevel())
+	}
+	// What needs a restart stays as it is, in the configuration in force too.
+	merged := *a.config()
+	merged.Functions, merged.Devices, merged.Streams, merged.Settings = next.Functions, next.Devices, next.Streams, next.Settings
+	merged.Log.Level = next.Log.Level
+	a.cfg.Store(&merged)
+	for _, key := range live {
+		res.Changed = append(res.Changed, key)
+	}
+	res.Changed = append(res.Changed, changed...)
+	return nil
+}
+
+func firstUplink(cfg *config.Config) string {
+	if len(cfg.Uplinks) == 0 {
+		return ""
+	}
+	return cfg.Uplinks[0].Name
+}
+
+// kindNames lists the kinds of devices that this version has.
+func kindNames() (out []string) {
+	for _, k := range all.Kinds() {
+		out = append(out, k.Name)
+	}
+	return out
+}
+
+// KindNames lists the kinds of devices that this version has, for the check of a configuration.
+func KindNames() []string { return kindNames() }
