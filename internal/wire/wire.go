@@ -83,7 +83,7 @@ func (r *Reader) Err() error { return r.err }
 // Done returns the first error, or an error if anything is left unread.
 func (r *Reader) Done() error {
 	if r.err == nil && len(r.buf) > 0 {
-		r.fail("%d bytes too many", len(r.buf))
+		r.Fail("%d bytes too many", len(r.buf))
 	}
 	return r.err
 }
@@ -91,7 +91,8 @@ func (r *Reader) Done() error {
 // Left returns how many bytes have not been read.
 func (r *Reader) Left() int { return len(r.buf) }
 
-func (r *Reader) fail(format string, args ...any) {
+// Fail makes the reader fail, for decoders that find a value that cannot be. The first error stays.
+func (r *Reader) Fail(format string, args ...any) {
 	if r.err == nil {
 		r.err = fmt.Errorf("%w: %s", ErrCorrupt, fmt.Sprintf(format, args...))
 	}
@@ -102,7 +103,7 @@ func (r *Reader) fail(format string, args ...any) {
 func (r *Reader) Uint() uint64 {
 	v, n := binary.Uvarint(r.buf)
 	if n <= 0 {
-		r.fail("bad integer")
+		r.Fail("bad integer")
 		return 0
 	}
 	r.buf = r.buf[n:]
@@ -113,7 +114,7 @@ func (r *Reader) Uint() uint64 {
 func (r *Reader) Int() int64 {
 	v, n := binary.Varint(r.buf)
 	if n <= 0 {
-		r.fail("bad integer")
+		r.Fail("bad integer")
 		return 0
 	}
 	r.buf = r.buf[n:]
@@ -125,7 +126,7 @@ func (r *Reader) Int() int64 {
 func (r *Reader) Count(limit int) int {
 	v := r.Uint()
 	if v > uint64(limit) || v > uint64(len(r.buf)) {
-		r.fail("%d elements where at most %d are allowed", v, min(limit, len(r.buf)))
+		r.Fail("%d elements where at most %d are allowed", v, min(limit, len(r.buf)))
 		return 0
 	}
 	return int(v)
@@ -134,7 +135,7 @@ func (r *Reader) Count(limit int) int {
 // Byte reads one byte.
 func (r *Reader) Byte() byte {
 	if len(r.buf) == 0 {
-		r.fail("ends too early")
+		r.Fail("ends too early")
 		return 0
 	}
 	b := r.buf[0]
@@ -146,7 +147,7 @@ func (r *Reader) Byte() byte {
 func (r *Reader) Bool() bool {
 	b := r.Byte()
 	if b > 1 {
-		r.fail("a boolean is %d", b)
+		r.Fail("a boolean is %d", b)
 	}
 	return b == 1
 }
@@ -154,7 +155,7 @@ func (r *Reader) Bool() bool {
 // Float reads a double.
 func (r *Reader) Float() float64 {
 	if len(r.buf) < 8 {
-		r.fail("ends too early")
+		r.Fail("ends too early")
 		return 0
 	}
 	f := math.Float64frombits(binary.LittleEndian.Uint64(r.buf))
@@ -164,7 +165,7 @@ func (r *Reader) Float() float64 {
 
 func (r *Reader) take(n uint64) []byte {
 	if n > uint64(len(r.buf)) {
-		r.fail("a length of %d where %d bytes are left", n, len(r.buf))
+		r.Fail("a length of %d where %d bytes are left", n, len(r.buf))
 		return nil
 	}
 	b := r.buf[:n:n]
