@@ -2,6 +2,7 @@ package event
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/perigee-iot/perigee/internal/wire"
@@ -30,6 +31,16 @@ func (e *Event) Encode(w *wire.Writer) {
 	w.Uint(uint64(e.Chain))
 }
 
+// bounded reads an integer that must fit; a larger one was not written by Encode.
+func bounded(r *wire.Reader, limit uint64) uint64 {
+	v := r.Uint()
+	if v > limit {
+		r.Fail("%d where at most %d is allowed", v, limit)
+		return 0
+	}
+	return v
+}
+
 // Decode reads an event that Encode wrote. Its Data shares the reader's memory.
 func Decode(r *wire.Reader) (*Event, error) {
 	if v := r.Byte(); r.Err() == nil && v != codecVersion {
@@ -43,7 +54,7 @@ func Decode(r *wire.Reader) (*Event, error) {
 		Time:    time.UnixMilli(r.Int()).UTC(),
 		TimeOK:  r.Bool(),
 		Seq:     r.Uint(),
-		Boot:    uint32(r.Uint()),
+		Boot:    uint32(bounded(r, math.MaxUint32)),
 		Mono:    time.Duration(r.Int()),
 		Data:    r.Bytes(),
 		Topic:   r.String(),
@@ -51,7 +62,7 @@ func Decode(r *wire.Reader) (*Event, error) {
 	e.Retained = r.Bool()
 	e.Key = r.String()
 	e.HasKey = r.Bool()
-	e.Chain = uint16(r.Uint())
+	e.Chain = uint16(bounded(r, math.MaxUint16))
 	if err := r.Err(); err != nil {
 		return nil, fmt.Errorf("event: %w", err)
 	}
