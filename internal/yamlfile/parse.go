@@ -76,7 +76,7 @@ func (n Node) parseBody(data []byte) (body ast.Node, err error) {
 			body, err = nil, n.Errorf("this is not YAML that can be read")
 		}
 	}()
-	tokens := lexer.Tokenize(string(data))
+	tokens := joinColons(lexer.Tokenize(string(data)))
 	if err := n.boundTokens(tokens); err != nil {
 		return nil, err
 	}
