@@ -43,9 +43,9 @@ func (r *recorder) take() []string {
 	return got
 }
 
-func start(t *testing.T, s *Schedule) *recorder {
+func start(t *testing.T, s *Schedule, firstTakes time.Duration) *recorder {
 	ctx, stop := context.WithCancel(t.Context())
-	r := &recorder{start: time.Now()}
+	r := &recorder{start: time.Now(), delay: firstTakes}
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx, r.emit) }()
 	t.Cleanup(func() {
@@ -65,7 +65,7 @@ func TestPeriods(t *testing.T) {
 		s := New()
 		s.Set(map[string]time.Duration{"a": 2 * time.Second, "b": 5 * time.Second, "a#2": 3 * time.Second})
 		time.Sleep(time.Hour) // until it runs, nothing is due
-		r := start(t, s)
+		r := start(t, s, 0)
 		pass(5 * time.Second)
 		require.Equal(t, []string{
 			`2s a {"every":2,"missed":0}`, `3s a {"every":3,"missed":0}`, `4s a {"every":2,"missed":0}`, `5s b {"every":5,"missed":0}`,
@@ -77,7 +77,7 @@ func TestPeriods(t *testing.T) {
 func TestSetLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New()
-		r := start(t, s)
+		r := start(t, s, 0)
 		pass(time.Second)
 		require.Empty(t, r.take())
 		s.Set(map[string]time.Duration{"a": 2 * time.Second, "b": 2 * time.Second, "zero": 0})
@@ -106,8 +106,7 @@ func TestStallGivesNoBurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New()
 		s.Set(map[string]time.Duration{"a": time.Second})
-		r := start(t, s)
-		r.delay = 10*time.Second + 500*time.Millisecond
+		r := start(t, s, 10500*time.Millisecond)
 		pass(13 * time.Second)
 		require.Equal(t, []string{`1s a {"every":1,"missed":0}`, `11.5s a {"every":1,"missed":9}`, `12s a {"every":1,"missed":0}`, `13s a {"every":1,"missed":0}`}, r.take())
 		require.Equal(t, int64(9), s.Missed())
@@ -124,7 +123,7 @@ func TestManyEntries(t *testing.T) {
 			want += 1000 / i
 		}
 		s.Set(set)
-		r := start(t, s)
+		r := start(t, s, 0)
 		pass(1000 * time.Second)
 		require.Len(t, r.got, want)
 		for i := 1; i <= 500; i += 2 {
