@@ -143,6 +143,7 @@ func (r *run) try(L *lua.LState, n int) error {
 // and puts our own way back.
 func trampoline(r *run, L *lua.LState) int {
 	L.Panic = r.onPanic
+	defer r.repanic(L)
 	L.Call(L.GetTop()-1, lua.MultRet)
 	return L.GetTop()
 }
@@ -154,9 +155,6 @@ func caught(err error) lua.LValue {
 		return lua.LString(err.Error())
 	}
 	if s, ok := aerr.Object.(lua.LString); ok {
-		if strings.Contains(string(s), "callstack overflow") {
-			return lua.LString("stack overflow")
-		}
 		message, _ := plainer(string(s))
 		return lua.LString(message)
 	}
@@ -245,6 +243,79 @@ func (r *run) text(L *lua.LState, v lua.LValue) string {
 		return lua.LVAsString(s)
 	}
 	return v.String()
+}
+
+// baseConcat is the operator .., see rewriter.concat.
+func baseConcat(r *run, L *lua.LState) int {
+	n := L.GetTop()
+	texts := 0
+	for i := 1; i <= n; i++ {
+		if lua.LVCanConvToString(L.Get(i)) {
+			texts++
+		}
+	}
+	if texts == n {
+		return r.join(L, n)
+	}
+	// Somebody's metamethod, or a mistake: two at a time, from the right.
+	right := L.Get(n)
+	for i := n - 1; i >= 1; i-- {
+		left := L.Get(i)
+		L.SetTop(n)
+		if lua.LVCanConvToString(left) && lua.LVCanConvToString(right) {
+			b := r.buffer(L, "..")
+			b.text(r.text(L, left))
+			b.text(r.text(L, right))
+			right = b.value()
+			continue
+		}
+		f := L.GetMetaField(left, "__concat")
+		if f == lua.LNil {
+			f = L.GetMetaField(right, "__concat")
+		}
+		if f == lua.LNil {
+			bad := right
+			if lua.LVCanConvToString(right) {
+				bad = left
+			}
+			L.RaiseError("attempt to concatenate %s value", aType(bad))
+		}
+		L.Push(f)
+		L.Push(left)
+		L.Push(right)
+		L.Call(2, 1)
+		right = L.Get(-1)
+	}
+	L.Push(right)
+	return 1
+}
+
+// join concatenates the first n arguments, all strings or numbers.
+func (r *run) join(L *lua.LState, n int) int {
+	size := 0
+	limit := int(min(r.memory, hardStringLimit))
+	for i := 1; i <= n; i++ {
+		if v, ok := L.Get(i).(lua.LString); ok {
+			size += len(v)
+		} else {
+			size += 8 // of a number, about
+		}
+		if size > limit {
+			r.tooLong(L, "..", limit)
+		}
+	}
+	var b strings.Builder
+	b.Grow(size)
+	for i := 1; i <= n; i++ {
+		switch v := L.Get(i).(type) {
+		case lua.LString:
+			b.WriteString(string(v))
+		case lua.LNumber:
+			b.WriteString(numberText(float64(v)))
+		}
+	}
+	L.Push(lua.LString(b.String()))
+	return 1
 }
 
 // maxUnpack is how many values a built-in function returns at most; more would not fit the registers.

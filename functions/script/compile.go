@@ -186,7 +186,14 @@ var compileErrorForm = regexp.MustCompile(`^compile error near line\((-?\d+)\) [
 // compileError puts the compiler's message into the form of all others.
 func compileError(file string, err error) error {
 	if m := compileErrorForm.FindStringSubmatch(oneLine(err.Error())); m != nil {
-		return fmt.Errorf("%s:%s: %s", file, m[1], capped(m[2], 200))
+		line, what := m[1], m[2]
+		if line == "0" || line[0] == '-' {
+			line = "1"
+		}
+		if strings.Contains(what, "too many local variables") {
+			what = "a function has too many local variables, or too many values in one statement (200 together)"
+		}
+		return fmt.Errorf("%s:%s: %s", file, line, capped(what, 200))
 	}
 	return fmt.Errorf("%s:1: %s", file, capped(oneLine(err.Error()), 200))
 }

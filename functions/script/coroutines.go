@@ -1,12 +1,15 @@
 package script
 
 import (
+	"runtime"
+
 	lua "github.com/yuin/gopher-lua"
 )
 
 const (
 	maxCoroutines = 1000 // made by one invocation
-	maxNested     = 100  // coroutines that wait for each other; each takes Go stack
+	maxNested     = 100  // coroutines that wait for each other
+	maxGoCalls    = 4000 // calls on the Go stack when one more coroutine is resumed from within another
 )
 
 // coroutineFunctions are the library coroutine: the one of gopher-lua, with bounds on how many there are and how deep they nest, and which hands on
@@ -50,20 +53,23 @@ func (r *run) newCoroutine(L *lua.LState, create lua.LGFunction) int {
 	return create(L)
 }
 
-// resume runs a coroutine, and counts how much of the Go stack waits for it meanwhile.
+// resume runs a coroutine on top of the Go stack of the one that resumes it.
 func (r *run) resume(L *lua.LState, resume lua.LGFunction) int {
 	L.CheckThread(1)
-	frames := depth(L)
-	if r.nested >= maxNested || r.depth+frames > callDepth {
+	if r.nested >= maxNested || r.nested > 0 && stackDeeperThan(maxGoCalls) {
 		L.RaiseError("stack overflow: coroutines wait for each other too deep")
 	}
 	r.nested++
-	r.depth += frames
 	n := resume(L)
 	r.nested--
-	r.depth -= frames
 	r.check(L)
 	return n
+}
+
+// stackDeeperThan says whether the Go stack has more than n calls.
+func stackDeeperThan(n int) bool {
+	var pc [1]uintptr
+	return runtime.Callers(n, pc[:]) > 0
 }
 
 // wrapped is resume for coroutine.wrap: an error goes on to the caller.
@@ -74,19 +80,6 @@ func (r *run) wrapped(L *lua.LState, resume lua.LGFunction) int {
 		L.Error(v, 0)
 	}
 	return n - 1
-}
-
-// depth is the number of a coroutine's calls.
-func depth(L *lua.LState) int {
-	n := 0
-	for step := 1024; step > 0; {
-		if _, ok := L.GetStack(n + step); ok && n < callDepth {
-			n += step
-		} else {
-			step /= 2
-		}
-	}
-	return n
 }
 
 // coroutineYield checks that nothing but Lua lies between the coroutine's start and here: a yield out of pcall, sort or gsub would leave their Go

@@ -69,6 +69,7 @@ func (l *library) isTable() bool { return l.names != nil }
 // _G does, for which all are made.
 func (r *run) installGlobals() {
 	r.arrays.RawSetString(arrayMark, lua.LTrue)
+	r.L.G.Global.RawSetString(concatName, r.m.help.concat)
 	all := false
 	for _, name := range r.prog.globals {
 		all = all || name == "_G"

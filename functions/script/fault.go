@@ -174,6 +174,24 @@ func (r *run) onPanic(L *lua.LState) {
 	panic(&lua.ApiError{Type: lua.ApiErrorRun, Object: object, StackTrace: "none"})
 }
 
+// repanic, deferred within a protected call, makes an error of a panic inside the library while its frames are still there: the stack's end,
+// or a defect.
+func (r *run) repanic(L *lua.LState) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if _, ok := v.(*lua.ApiError); ok {
+		panic(v)
+	}
+	r.trace = r.traceback(L)
+	text := fmt.Sprint(v)
+	if strings.Contains(text, "callstack overflow") {
+		panic(&lua.ApiError{Type: lua.ApiErrorRun, Object: lua.LString(r.where(L) + "stack overflow"), StackTrace: "none"})
+	}
+	panic(&lua.ApiError{Type: lua.ApiErrorPanic, Object: lua.LString(text), StackTrace: "none"})
+}
+
 // errorFault turns what ended a script into its fault.
 func (r *run) errorFault(err error) *functions.Fault {
 	if r.stop != nil {
@@ -194,7 +212,7 @@ func (r *run) errorFault(err error) *functions.Fault {
 		return f
 	}
 	if apiErr.Type == lua.ApiErrorPanic {
-		return r.goPanicFault(apiErr, f)
+		return panicFault(lua.LVAsString(apiErr.Object))
 	}
 	if s, ok := apiErr.Object.(lua.LString); ok {
 		f.Message, f.Hint = plainer(string(s))
@@ -205,16 +223,6 @@ func (r *run) errorFault(err error) *functions.Fault {
 		f.Message = position(f.Traceback[0]) + f.Message
 	}
 	return f
-}
-
-// goPanicFault is the fault of a panic inside the library: the stack's end, or a defect.
-func (r *run) goPanicFault(err *lua.ApiError, f *functions.Fault) *functions.Fault {
-	text := lua.LVAsString(err.Object)
-	if strings.Contains(text, "callstack overflow") {
-		f.Message, f.Hint = "stack overflow", recursionHint
-		return f
-	}
-	return panicFault(text)
 }
 
 const recursionHint = "a function calls itself without end, or too deep"
@@ -267,9 +275,7 @@ func plainer(s string) (message, hint string) {
 		}
 	}
 	s = strings.Replace(s, "attempt to call a non-function object", "attempt to call a value that is no function", 1)
-	if i := strings.Index(s, "cannot perform concat operation between "); i >= 0 {
-		s = s[:i] + "attempt to concatenate " + strings.Replace(s[i+len("cannot perform concat operation between "):], " and ", " with ", 1)
-	} else if i := strings.Index(s, "cannot perform "); i >= 0 {
+	if i := strings.Index(s, "cannot perform "); i >= 0 {
 		s = s[:i] + "attempt to perform arithmetic: " + strings.Replace(s[i+len("cannot perform "):], " operation between ", " of ", 1)
 	}
 	return s, ""

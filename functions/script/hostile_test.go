@@ -83,7 +83,7 @@ func TestHostileOneLiners(t *testing.T) {
 		{"pattern, gsub", `return (("a"):rep(100000)):gsub(("a*"):rep(20) .. "b", "")`, timeout},
 		{"pattern, find that never does", `return (("a"):rep(1e6)):find(".*.*.*b")`, timeout},
 		{"pattern, balanced", `return (("("):rep(1e6)):gsub("%b()", "")`, timeout},
-		{"pattern, plain find", `local s = ("a"):rep(4e6) while true do s:find(("a"):rep(2e6) .. "b", 1, true) end`, timeout},
+		{"pattern, plain find", `local s, n = ("a"):rep(2e6), ("a"):rep(1e6) .. "b" while true do s:find(n, 1, true) end`, timeout},
 		{"pattern, open brackets", `return ("a"):find(("("):rep(3e6))`, raised},
 		{"pattern, many questions", `return ("a"):rep(1e5):find(("a?"):rep(1e5))`, raised},
 		{"gsub that grows", `local s = "x" for i = 1, 40 do s = s:gsub("x", "xx") end return #s`, memoryOrTimeout},
@@ -119,7 +119,11 @@ func TestHostileOneLiners(t *testing.T) {
 		{"nested coroutines", `local function f(n) return coroutine.wrap(function() return f(n + 1) end)() end return f(1)`, raised},
 		{"nested coroutines, each deep", `local function deep(n, f) if n == 0 then return f() end local t = setmetatable({}, {__index = function() return deep(n - 1, f) end}) return t.x, 1 end
 			local function f() return coroutine.wrap(function() return deep(900, f) end)(), 1 end return f()`, raised},
-		{"many coroutines", `local t = {} for i = 1, 1e9 do t[i] = coroutine.create(function() end) end`, raised},
+		{"deep coroutine in a deep stack", `local function deep(n, f) return setmetatable({}, {__index = function(_, n) if n == 0 then return f() end return deep(n, f)[n - 1] + 1 end})[n] end
+			return deep(1200, function() return coroutine.wrap(function() return deep(1200, function() return pcall(function() local function g() return 1 + g() end return g() end) and 1 or 2 end) end)() end)`, append(raised, "")},
+		{"deep pcall in a coroutine in a deep stack", `local function p() return pcall(p), 1 end local function f() return coroutine.wrap(p)() end
+			local t = setmetatable({}, {}) getmetatable(t).__index = function(t, k) if k == 1900 then return f() end return t[k + 1] end return t[1] and 1`, append(raised, "")},
+		{"many coroutines", `local t = {} for i = 1, 1e9 do t[i] = coroutine.create(function() end) end`, append(memory, raised...)},
 		{"sort with a bad order", `local t = {} for i = 1, 1e5 do t[i] = i end table.sort(t, function() return true end) while true do table.sort(t) end`, timeout},
 		{"long result", `return ("x"):rep(1e6)`, badOutput},
 		{"result that holds itself", `local t = {} t.t = t return t`, badOutput},

@@ -65,84 +65,127 @@ func (w *rewriter) stmt(s ast.Stmt) {
 	case *ast.LocalAssignStmt:
 		w.exprs(s.Exprs)
 	case *ast.FuncCallStmt:
-		w.expr(s.Expr)
+		w.expr(&s.Expr)
 	case *ast.DoBlockStmt:
 		w.block(s.Stmts)
 	case *ast.WhileStmt:
-		w.expr(s.Condition)
+		w.expr(&s.Condition)
 		w.block(s.Stmts)
 	case *ast.RepeatStmt:
 		w.block(s.Stmts)
-		w.expr(s.Condition)
+		w.expr(&s.Condition)
 	case *ast.IfStmt:
-		w.expr(s.Condition)
+		w.expr(&s.Condition)
 		w.block(s.Then)
 		w.block(s.Else)
 	case *ast.NumberForStmt:
-		w.exprs([]ast.Expr{s.Init, s.Limit, s.Step})
+		w.expr(&s.Init)
+		w.expr(&s.Limit)
+		w.expr(&s.Step)
 		w.block(s.Stmts)
 	case *ast.GenericForStmt:
 		w.exprs(s.Exprs)
 		w.block(s.Stmts)
 	case *ast.FuncDefStmt:
-		w.expr(s.Name.Func)
-		w.expr(s.Name.Receiver)
-		w.expr(s.Func)
+		w.expr(&s.Name.Func)
+		w.expr(&s.Name.Receiver)
+		w.block(s.Func.Stmts)
 	case *ast.ReturnStmt:
 		w.exprs(s.Exprs)
 	}
 }
 
 func (w *rewriter) exprs(list []ast.Expr) {
-	for _, e := range list {
-		w.expr(e)
+	for i := range list {
+		w.expr(&list[i])
 	}
 }
 
-func (w *rewriter) expr(e ast.Expr) {
-	if e == nil {
+// expr walks an expression and puts another in its place where the compiler's own way will not do.
+func (w *rewriter) expr(at *ast.Expr) {
+	if *at == nil {
 		return
 	}
-	w.enter(e.Line())
+	w.enter((*at).Line())
 	defer w.leave()
+	if chain, ok := (*at).(*ast.StringConcatOpExpr); ok {
+		*at = w.concat(chain)
+		return
+	}
+	w.parts(*at)
+}
+
+// parts walks what an expression is made of.
+func (w *rewriter) parts(e ast.Expr) {
 	switch e := e.(type) {
 	case *ast.NumberExpr:
 		e.Value = numeral(e.Value)
 	case *ast.IdentExpr:
 		w.globals[e.Value] = true
 	case *ast.AttrGetExpr:
-		w.expr(e.Object)
-		w.expr(e.Key)
+		w.expr(&e.Object)
+		w.expr(&e.Key)
 	case *ast.TableExpr:
 		for _, f := range e.Fields {
-			w.expr(f.Key)
-			w.expr(f.Value)
+			w.expr(&f.Key)
+			w.expr(&f.Value)
 		}
 	case *ast.FuncCallExpr:
-		w.expr(e.Func)
-		w.expr(e.Receiver)
+		w.expr(&e.Func)
+		w.expr(&e.Receiver)
 		w.exprs(e.Args)
 	case *ast.LogicalOpExpr:
-		w.expr(e.Lhs)
-		w.expr(e.Rhs)
+		w.expr(&e.Lhs)
+		w.expr(&e.Rhs)
 	case *ast.RelationalOpExpr:
-		w.expr(e.Lhs)
-		w.expr(e.Rhs)
-	case *ast.StringConcatOpExpr:
-		w.expr(e.Lhs)
-		w.expr(e.Rhs)
+		w.expr(&e.Lhs)
+		w.expr(&e.Rhs)
 	case *ast.ArithmeticOpExpr:
-		w.expr(e.Lhs)
-		w.expr(e.Rhs)
+		w.expr(&e.Lhs)
+		w.expr(&e.Rhs)
 	case *ast.UnaryMinusOpExpr:
-		w.expr(e.Expr)
+		w.expr(&e.Expr)
 	case *ast.UnaryNotOpExpr:
-		w.expr(e.Expr)
+		w.expr(&e.Expr)
 	case *ast.UnaryLenOpExpr:
-		w.expr(e.Expr)
+		w.expr(&e.Expr)
 	case *ast.FunctionExpr:
 		w.block(e.Stmts)
 	}
+}
+
+// concatName is the global that does what the operator .. does. No script can write the name.
+const concatName = "(concat)"
+
+// maxOperands is how many operands of .. one call takes: each needs a register, of which a function has 200.
+const maxOperands = 50
+
+// concat turns a chain of .. into a call, a .. b .. c into (concat)(a, b, c): the VM joins all of a chain within one
+// instruction, whatever that takes, and writes numbers in another way than tostring.
+func (w *rewriter) concat(chain *ast.StringConcatOpExpr) ast.Expr {
+	operands := []ast.Expr{chain.Lhs}
+	rest := chain.Rhs
+	for len(operands) < maxOperands-1 {
+		next, ok := rest.(*ast.StringConcatOpExpr)
+		if !ok {
+			break
+		}
+		operands = append(operands, next.Lhs)
+		rest = next.Rhs
+	}
+	operands = append(operands, rest)
+	w.exprs(operands)
+	for i, e := range operands {
+		if many, ok := e.(*ast.Comma3Expr); ok && i == len(operands)-1 {
+			many.AdjustRet = true
+		}
+		if call, ok := e.(*ast.FuncCallExpr); ok && i == len(operands)-1 {
+			call.AdjustRet = true
+		}
+	}
+	call := &ast.FuncCallExpr{Func: ident(concatName, chain), Args: operands, AdjustRet: true}
+	at(call, chain)
+	return call
 }
 
 // numeral writes a number so that the compiler, which takes 010 for octal, reads it as Lua does. What is no number stays

@@ -45,8 +45,7 @@ type run struct {
 	random     *rand.Rand
 	modules    map[string]lua.LValue
 	arrays     *lua.LTable // metatable that marks JSON arrays
-	depth      int         // frames of the coroutines that wait for the running one
-	nested     int         // how many they are
+	nested     int         // coroutines that wait for the running one
 	coroutines int         // made so far
 
 	out       functions.Outcome
@@ -150,6 +149,7 @@ func (r *run) protected() (fault *functions.Fault) {
 // script runs main.lua and then the function that it returns, and encodes the result.
 func (r *run) script(L *lua.LState) int {
 	L.Panic = r.onPanic
+	defer r.repanic(L)
 	r.installGlobals()
 	if r.ctx.Err() != nil {
 		r.check(L)

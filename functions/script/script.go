@@ -58,6 +58,7 @@ type Machine struct {
 type helpers struct {
 	trampoline *lua.LFunction
 	ipairsStep *lua.LFunction
+	concat     *lua.LFunction
 	operators  map[string]*lua.LFunction // of strings, by event
 	signal     *lua.FunctionProto
 	signalHelp map[string]*lua.LFunction
@@ -86,6 +87,7 @@ func (m *Machine) makeHelpers() helpers {
 	h := helpers{
 		trampoline: m.wrap(trampoline),
 		ipairsStep: m.wrap(ipairsStep),
+		concat:     m.wrap(baseConcat),
 		operators:  map[string]*lua.LFunction{},
 		signal:     compileSignal(),
 		signalHelp: map[string]*lua.LFunction{},

@@ -39,6 +39,7 @@ func (r *run) signalTable() lua.LValue {
 	for _, name := range []string{"state", "timer", "math"} {
 		env.RawSetString(name, r.libraryTable(r.m.libs[name]))
 	}
+	env.RawSetString(concatName, r.m.help.concat)
 	for name, f := range r.m.help.signalHelp {
 		env.RawSetString(name, f)
 	}
