@@ -430,3 +430,10 @@ func (c *raw) closed() (last packet) {
 		last = p
 	}
 }
+
+func (r *running) mustPublish(t testing.TB, topic, payload string, retain bool) {
+	t.Helper()
+	rc, err := r.Publish(t.Context(), drivers.Message{ID: "id-" + payload, Topic: topic, Payload: []byte(payload), QoS: 1, Retain: retain})
+	require.NoError(t, err)
+	require.NoError(t, rc.Wait(t.Context()))
+}

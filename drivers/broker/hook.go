@@ -16,6 +16,7 @@ const (
 	maxClientID      = 256   // bytes
 	maxSubscriptions = 256   // of one client
 	maxKeepalive     = 43690 // mochi adds a half to it in 16 bits
+	connackV3Last    = 5     // the highest return code before MQTT 5: not authorized
 )
 
 // hook is where mochi asks the broker. Its methods are called from the goroutine that reads the client, unless noted.
@@ -225,6 +226,9 @@ func (h *hook) publish(cl *mqtt.Client, c *conn, pk packets.Packet, cut bool) (p
 func (h *hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet {
 	switch pk.FixedHeader.Type {
 	case packets.Connack:
+		if cl.Properties.ProtocolVersion < 5 && pk.ReasonCode > connackV3Last {
+			pk.ReasonCode = connackV3Last // mochi sends codes of MQTT 5 where it knows no other
+		}
 		pk.Properties.ReceiveMaximum = lineLen
 		pk.Properties.MaximumPacketSize = h.s.mqtt.Options.Capabilities.MaximumPacketSize
 	case packets.Disconnect:

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -216,35 +217,49 @@ func (l *line) wake() {
 // withdraw takes back a message that the gateway did not take, so that a repetition of it is new.
 func (l *line) withdraw(p *pending) {
 	l.mu.Lock()
-	if p.s.byID[p.pk.PacketID] == p {
-		delete(p.s.byID, p.pk.PacketID)
+	defer l.mu.Unlock()
+	s := p.s
+	if s.byID[p.pk.PacketID] == p {
+		delete(s.byID, p.pk.PacketID)
 	}
-	l.mu.Unlock()
-	l.settle(p, errWithdrawn)
+	if i := slices.Index(s.queue, p); i >= 0 && !p.settled {
+		p.settled = true
+		s.queue = slices.Delete(s.queue, i, i+1)
+		l.left(p)
+		l.move(s)
+	}
 }
 
-var errWithdrawn = errors.New("not taken by the gateway")
+// left ends the account of a message. It needs mu.
+func (l *line) left(p *pending) {
+	n := len(p.pk.Payload)
+	p.s.bytes -= n
+	l.bytes -= n
+	l.count--
+	l.room.Broadcast()
+}
 
-// settle records the fate of a message and sees to it that the line moves, here if the caller may wait, or in a
-// goroutine of the line. It says whether this was the first time.
-func (l *line) settle(p *pending, err error) {
-	l.mu.Lock()
-	if p.settled || l.closed {
-		l.mu.Unlock()
-		return
-	}
-	p.settled, p.err = true, err
-	s := p.s
-	if s.draining || s.queue[0] != p {
-		l.mu.Unlock()
+// move starts to pass on what is settled at the head of a session's line, if nobody does. It needs mu.
+func (l *line) move(s *session) {
+	if l.closed || s.draining || len(s.queue) == 0 || !s.queue[0].settled {
 		return
 	}
 	s.draining = true
 	l.work.Go(func() { l.drain(s) })
-	l.mu.Unlock()
 }
 
-// settleHere is settle for a reading goroutine, which may do the work itself.
+// settle records the fate of a message and sees to it that the line moves. It does not wait.
+func (l *line) settle(p *pending, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p.settled || l.closed {
+		return
+	}
+	p.settled, p.err = true, err
+	l.move(p.s)
+}
+
+// settleHere settles a message that nobody but its reading goroutine knows, which does what follows itself.
 func (l *line) settleHere(p *pending) {
 	l.mu.Lock()
 	p.settled = true
@@ -271,10 +286,7 @@ func (l *line) drain(s *session) {
 		l.mu.Unlock()
 		l.pass(p)
 		l.mu.Lock()
-		s.bytes -= len(p.pk.Payload)
-		l.bytes -= len(p.pk.Payload)
-		l.count--
-		l.room.Broadcast()
+		l.left(p)
 	}
 	s.draining = false
 	l.reap(s)
