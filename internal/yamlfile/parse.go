@@ -129,7 +129,7 @@ func (n Node) boundTokens(tokens token.Tokens) error {
 			run = 0
 		}
 		line = t.Position.Line
-		if flow > maxDepth || run > maxDepth || t.Position.Column > 100_000 {
+		if flow > maxDepth || run > maxDepth {
 			return n.at(t).Errorf("lists and maps are nested too deeply")
 		}
 	}

@@ -29,7 +29,7 @@ const MaxSize = 1 << 20
 // Bounds on what a file of MaxSize could otherwise cost; far above what anybody writes.
 const (
 	maxDepth  = 64      // nested maps and lists
-	maxTokens = 1 << 16 // keys, values and punctuation
+	maxTokens = 1 << 15 // keys, values and punctuation
 	maxNodes  = 1 << 17 // values visited in one Decode, aliases expanded
 	maxErrors = 10      // errors reported at once
 )

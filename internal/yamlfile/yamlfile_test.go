@@ -273,3 +273,22 @@ func FuzzDecode(f *testing.F) {
 		_ = Decode("f", []byte(s), &v)
 	})
 }
+
+// What a file costs is bounded too: the YAML library takes time in the square of the keys of a map.
+func TestLongFilesAreRefusedBeforeTheyCost(t *testing.T) {
+	var b strings.Builder
+	for i := range 60000 {
+		fmt.Fprintf(&b, "k%d: 1\n", i)
+	}
+	require.ErrorContains(t, Decode("f", []byte(b.String()), &map[string]int{}), "the file is too long: 180000 tokens")
+	long := "any: [" + strings.Repeat("1234567890, ", 10000) + "1]"
+	require.NoError(t, Decode("f", []byte(long), &config{}), "a long line is no fault")
+}
+
+func TestLineEndsOfWindows(t *testing.T) {
+	var c config
+	require.NoError(t, Decode("f", []byte("\xef\xbb\xbf"+strings.ReplaceAll(sample, "\n", "\r\n")), &c))
+	require.Equal(t, "power", c.Store.Durability)
+	require.Equal(t, "two\nlines\n", strings.ReplaceAll(c.Env["text"].(string), "\r\n", "\n"))
+	require.ErrorContains(t, Decode("f", []byte("id: a\r\nidd: b\r\n"), &c), "f:2:1: ")
+}
