@@ -64,17 +64,26 @@ type shrinker struct {
 	q  Queue
 	by int
 	ok int // acknowledgements since the last change
+	no int // sessions in a row without one
 }
 
-const shrinkMost = 128
+const (
+	shrinkMost  = 128
+	shrinkAfter = 3 // sessions: a connection may break for other reasons
+)
 
 func newShrinker(q Queue) *shrinker { return &shrinker{q: q, by: 1} }
 
 // failed notes a session in which batches were sent and none was acknowledged.
-func (s *shrinker) failed() { s.set(min(2*s.by, shrinkMost)) }
+func (s *shrinker) failed() {
+	if s.no++; s.no >= shrinkAfter && s.by < shrinkMost {
+		s.set(2 * s.by)
+	}
+}
 
 // worked notes an acknowledgement; many of them make batches larger again.
 func (s *shrinker) worked() {
+	s.no = 0
 	if s.ok++; s.by > 1 && s.ok >= 256 {
 		s.set(s.by / 2)
 	}

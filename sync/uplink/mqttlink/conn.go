@@ -135,12 +135,9 @@ func (c *conn) Send(_ context.Context, b *outbox.Batch) (uplink.Receipt, error) 
 		return nil, c.reason()
 	default:
 	}
-	if b.Gateway != c.link.o.Gateway {
-		// Records from before the gateway was renamed go where they always went.
-		topic := c.link.o.Prefix + "/" + b.Gateway + "/streams/" + b.Stream
-		return &receipt{c, c.client.Publish(topic, 1, false, b.Payload)}, nil
-	}
-	return &receipt{c, c.client.Publish(c.link.topic("streams/"+b.Stream), 1, false, b.Payload)}, nil
+	// Records from before the gateway was renamed go where they always went.
+	topic := c.link.o.Prefix + "/" + b.Gateway + "/streams/" + b.Stream
+	return &receipt{c, c.client.Publish(topic, 1, false, b.Payload)}, nil
 }
 
 // receipt is a publish on its way.
