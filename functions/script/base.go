@@ -1,6 +1,7 @@
 package script
 
 import (
+	"fmt"
 	"math"
 	"strings"
 
@@ -44,13 +45,27 @@ func baseAssert(_ *run, L *lua.LState) int {
 	return 0
 }
 
+// baseError puts the position of the caller of the function that calls it, at level 2, where the library's own puts that of the function.
 func baseError(_ *run, L *lua.LState) int {
+	v := L.Get(1)
 	level := optInt(L, 2, 1)
-	if level < 0 || level > maxFrames {
-		level = 0
+	if s, ok := v.(lua.LString); ok && level > 0 && level < maxFrames {
+		v = lua.LString(positionAt(L, level)) + s
 	}
-	L.Error(L.Get(1), level)
+	L.Error(v, 0)
 	return 0
+}
+
+// positionAt is "main.lua:12: " for the function at a level of the stack, 0 being the built-in function that asks; "" if that is not Lua.
+func positionAt(L *lua.LState, level int) string {
+	dbg, ok := L.GetStack(level)
+	if !ok {
+		return ""
+	}
+	if _, err := L.GetInfo("Sl", dbg, nil); err != nil || dbg.Source == "" || dbg.CurrentLine <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s:%d: ", dbg.Source, dbg.CurrentLine)
 }
 
 func baseGetMetatable(_ *run, L *lua.LState) int {

@@ -76,3 +76,27 @@ x]], [==[a]]b]==])`,
 		`print(2^53 == 2^53 + 1, 1e308 * 10 == math.huge)`,
 	})
 }
+
+func TestPositionsOfErrors(t *testing.T) {
+	// Both files have the same lines, but not the same name.
+	compare(t, []string{
+		`local function line(e) return (tostring(e):gsub("^.-:(%d+): ", function(n) return n - 19 .. "@" end)) end
+print(type(line))
+local function f() error("one") end
+local function g() error("two", 2) end
+local function h() error("none", 0) end
+print(select(2, pcall(f)):match("one$"), select(2, pcall(h)))
+local a = select(2, pcall(function()
+  f()
+end)):match(":(%d+):")
+local b = select(2, pcall(function()
+  g()
+end)):match(":(%d+):")
+print(b - a)
+local c = select(2, pcall(function()
+  local x = nil
+  return x.y
+end)):match(":(%d+):")
+print(c - b)`,
+	})
+}

@@ -112,15 +112,12 @@ func inBundle(source string) bool { return source != "" && source[0] != '[' }
 // where is "main.lua:12: " for the innermost line of the bundle that is running, "" if there is none.
 func (r *run) where(L *lua.LState) string {
 	for level := range maxFrames {
-		dbg, ok := L.GetStack(level)
-		if !ok {
-			return ""
+		at := positionAt(L, level)
+		if at != "" && inBundle(at) {
+			return at
 		}
-		if _, err := L.GetInfo("Sl", dbg, nil); err != nil {
+		if _, ok := L.GetStack(level); !ok {
 			return ""
-		}
-		if inBundle(dbg.Source) && dbg.CurrentLine > 0 {
-			return fmt.Sprintf("%s:%d: ", dbg.Source, dbg.CurrentLine)
 		}
 	}
 	return ""

@@ -60,7 +60,7 @@ func signalHelp() map[string]builtin {
 		"signal_seconds": func(_ *run, L *lua.LState) int {
 			d, problem := toDuration(L.Get(1))
 			if problem != "" {
-				L.Error(lua.LString(L.CheckString(2)+": "+problem), 3)
+				L.Error(lua.LString(positionAt(L, 2)+L.CheckString(2)+": "+problem), 0)
 			}
 			L.Push(lua.LNumber(d.Seconds()))
 			return 1
