@@ -79,6 +79,9 @@ func (c *Config) read(file string) error {
 		return err
 	}
 	c.root, c.File, c.Dir = root, abs, filepath.Dir(abs)
+	if !c.given("workers", "warm") {
+		c.Workers.Warm = max(min(c.Workers.Warm, c.Workers.Max), 0)
+	}
 	if _, ok := root.At("broker").Child("url"); ok && c.Broker.URL != "" {
 		if _, both := root.At("broker").Child("listen"); !both {
 			c.Broker.Listen = nil // the default's; both in the file is for Validate

@@ -1,0 +1,93 @@
+package cli
+
+import (
+	"github.com/urfave/cli/v2"
+
+	"github.com/perigee-iot/perigee/gateway/config"
+)
+
+func runCommand() *command {
+	return &command{
+		name: "run", brief: "run the gateway", local: true, plain: true,
+		text: `It runs until it is interrupted (SIGINT, SIGTERM), and takes over a changed configuration on SIGHUP or "perigee reload".
+Without a configuration file everything has a default: see configs/gateway.yaml.`,
+		examples: []string{
+			"perigee run",
+			"perigee run --config /etc/perigee/gateway.yaml",
+			"perigee run --data-dir /tmp/try --broker tcp://192.168.1.10:1883",
+		},
+		flags: []cli.Flag{
+			&cli.StringFlag{Name: "config", Usage: "the configuration `FILE` (default: ./gateway.yaml, else /etc/perigee/gateway.yaml)"},
+			&cli.StringFlag{Name: "data-dir", Usage: "keep everything in `DIR`"},
+			&cli.StringFlag{Name: "socket", Usage: "the control `SOCKET` (default: perigee.sock in the data directory)"},
+			&cli.StringFlag{Name: "broker", Usage: "use the MQTT broker at `URL`, or \"embedded\""},
+			&cli.StringFlag{Name: "log-level", Usage: "`LEVEL` is debug, info, warn or error"},
+		},
+		run: func(c *call) error {
+			o := RunOptions{File: c.String("config"), Overrides: config.Overrides{
+				DataDir: c.String("data-dir"), Socket: c.String("socket"), Broker: c.String("broker"), LogLevel: c.String("log-level")}}
+			conf, err := c.p.validConfig(o.File, o.Overrides)
+			if err != nil {
+				return err
+			}
+			o.Config = conf
+			if c.p.opts.Run == nil {
+				return usagef("this program has no gateway in it")
+			}
+			return c.p.opts.Run(c.ctx, o)
+		},
+	}
+}
+
+// validConfig loads and validates; what is wrong with it is an error of usage.
+func (p *Program) validConfig(file string, o config.Overrides) (*config.Config, error) {
+	conf, err := config.Load(file, o)
+	if err == nil {
+		err = conf.Validate(p.opts.Kinds)
+	}
+	if err != nil {
+		return nil, usagef("%s", err)
+	}
+	return conf, nil
+}
+
+func demoCommand() *command {
+	return &command{
+		name: "demo", brief: "a gateway, devices, functions and a cloud in one, to look at", local: true, plain: true,
+		text:     "Everything is simulated and lives in one directory, which goes with the demo unless --data-dir names it.",
+		examples: []string{"perigee demo", "perigee demo --plain"},
+		flags: []cli.Flag{
+			&cli.StringFlag{Name: "data-dir", Usage: "keep the demo's gateway in `DIR`"},
+			&cli.BoolFlag{Name: "plain", Usage: "lines instead of the live view"},
+		},
+		run: func(c *call) error {
+			if c.p.opts.Demo == nil {
+				return usagef("this program has no demo in it")
+			}
+			return c.p.opts.Demo(c.ctx, DemoOptions{DataDir: c.String("data-dir"), Plain: c.Bool("plain"),
+				Stdin: c.p.opts.Stdin, Stdout: c.p.opts.Stdout, Stderr: c.p.opts.Stderr})
+		},
+	}
+}
+
+func cloudCommand() *command {
+	return &command{
+		name: "cloud", brief: "receive what gateways send, for development", local: true, plain: true,
+		text: `It is the far side of an uplink: a broker that takes batches and writes each record once, in order, as one CloudEvent a line.
+Duplicates are only counted; gaps are named on standard error.`,
+		examples: []string{
+			"perigee cloud",
+			"perigee cloud --listen tcp://127.0.0.1:1884 --out records.ndjson",
+		},
+		flags: []cli.Flag{
+			&cli.StringFlag{Name: "listen", Usage: "receive at `URL`", Value: "tcp://127.0.0.1:1884"},
+			&cli.StringFlag{Name: "out", Usage: "append records to `FILE` instead of standard output"},
+		},
+		run: func(c *call) error {
+			if c.p.opts.Cloud == nil {
+				return usagef("this program has no receiver in it")
+			}
+			return c.p.opts.Cloud(c.ctx, CloudOptions{Listen: c.String("listen"), Out: c.String("out"), Stdout: c.p.opts.Stdout, Stderr: c.p.opts.Stderr})
+		},
+	}
+}

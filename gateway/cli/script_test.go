@@ -1,0 +1,201 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/gateway/api"
+	"github.com/perigee-iot/perigee/gateway/api/apitest"
+	"github.com/perigee-iot/perigee/gateway/cli"
+)
+
+var update = flag.Bool("update", false, "write what the commands print into the scripts")
+
+// TestMain makes the test's own binary the perigee command, for the scripts.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"perigee": func() {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+			code := program().Main(ctx, os.Args)
+			stop()
+			os.Exit(code)
+		},
+	})
+}
+
+// program is the command with parts that only say what they were told.
+func program() *cli.Program {
+	return cli.New(cli.Options{
+		Version: "0.1.0",
+		Kinds:   []string{"sim", "host", "mqtt"},
+		Run: func(_ context.Context, o cli.RunOptions) error {
+			fmt.Println("run", o.File, o.Config.DataDir, o.Config.Broker.URL, o.Config.Log.Level)
+			return nil
+		},
+		Worker: func() int { return 7 },
+		Demo: func(_ context.Context, o cli.DemoOptions) error {
+			fmt.Println("demo", o.DataDir, o.Plain)
+			return nil
+		},
+		Cloud: func(_ context.Context, o cli.CloudOptions) error {
+			fmt.Println("cloud", o.Listen, o.Out)
+			return nil
+		},
+	})
+}
+
+type fakeKey struct{}
+
+// TestScripts runs each script in testdata against a gateway of its own, whose socket gateway.yaml names.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:           "testdata",
+		UpdateScripts: *update,
+		Setup: func(env *testscript.Env) error {
+			dir, err := os.MkdirTemp("", "cli")
+			if err != nil {
+				return err
+			}
+			f := apitest.Sample()
+			socket := filepath.Join(dir, "p.sock")
+			stop, err := serve(f, socket)
+			if err != nil {
+				return err
+			}
+			env.Defer(func() { stop(); os.RemoveAll(dir) })
+			env.Values[fakeKey{}] = &scripted{Fake: f, socket: socket, stop: stop}
+			env.Setenv("SOCKET", socket)
+			env.Setenv("TZ", "UTC")
+			env.Setenv("HOME", dir)
+			env.Setenv("XDG_STATE_HOME", dir)
+			return os.WriteFile(filepath.Join(env.WorkDir, "gateway.yaml"), []byte("id: gw-01\napi: {socket: "+socket+"}\n"), 0o600)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "asked": asked, "gateway": gatewayCommand, "await": await,
+		},
+	})
+}
+
+type scripted struct {
+	*apitest.Fake
+	socket string
+	stop   func()
+}
+
+func serve(f *apitest.Fake, socket string) (stop func(), err error) {
+	ln, err := api.Listen(socket)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- api.NewServer(f, slog.New(slog.DiscardHandler)).Serve(ctx, ln) }()
+	stopped := false
+	return func() {
+		if !stopped {
+			stopped = true
+			cancel()
+			<-served
+		}
+	}, nil
+}
+
+// exits CODE COMMAND…: the command ends with that code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND…")
+	}
+	code := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var e *exec.ExitError
+		if !errors.As(err, &e) {
+			ts.Fatalf("%v", err)
+		}
+		code = e.ExitCode()
+	}
+	if want, err := strconv.Atoi(args[0]); err != nil || code != want {
+		ts.Fatalf("exit code %d, not %s", code, args[0])
+	}
+}
+
+// asked TEXT: the gateway was asked for exactly that, last.
+func asked(ts *testscript.TestScript, neg bool, args []string) {
+	f := ts.Value(fakeKey{}).(*scripted)
+	calls := f.Calls()
+	last := ""
+	if len(calls) > 0 {
+		last = calls[len(calls)-1]
+	}
+	if (last == strings.Join(args, " ")) == neg {
+		ts.Fatalf("asked last: %s\nall: %s", last, strings.Join(calls, "\n     "))
+	}
+}
+
+// gateway stop | start | not-ready | log TEXT | event FUNCTION SUBJECT | following N: what happens at the gateway.
+func gatewayCommand(ts *testscript.TestScript, _ bool, args []string) {
+	f := ts.Value(fakeKey{}).(*scripted)
+	switch args[0] {
+	case "stop":
+		f.stop()
+	case "start":
+		stop, err := serve(f.Fake, f.socket)
+		ts.Check(err)
+		ts.Defer(stop)
+		f.stop = stop
+	case "not-ready":
+		f.Edit(func(d *apitest.Data) {
+			d.Status.Ready, d.Status.Problems = false, []string{"the broker is not connected"}
+		})
+	case "empty":
+		f.Edit(func(d *apitest.Data) {
+			clear(d.Functions)
+			*d.Devices, *d.Dead, *d.Uplinks, *d.Streams = nil, nil, nil, nil
+		})
+	case "log":
+		f.Edit(func(d *apitest.Data) {
+			*d.Logs = append(*d.Logs, api.LogLine{Time: time.Now().Add(time.Minute), Function: args[1], Level: "info", Text: args[2]})
+		})
+	case "event":
+		f.Edit(func(d *apitest.Data) {
+			*d.Lives = append(*d.Lives, api.Life{ID: "new", Time: time.Now().Add(time.Minute), Subject: args[2], Accepted: true,
+				Outcomes: []api.LifeOutcome{{Function: args[1], What: "dead", Attempt: 3, Fault: &functions.Fault{Kind: functions.FaultTimeout, Message: "longer than 1s"}}}})
+		})
+	case "following":
+		n, err := strconv.Atoi(args[1])
+		ts.Check(err)
+		for end := time.Now().Add(20 * time.Second); f.Following() != n; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(end) {
+				ts.Fatalf("%d lists are followed, not %d", f.Following(), n)
+			}
+		}
+	default:
+		ts.Fatalf("gateway %s?", args[0])
+	}
+}
+
+// await FILE TEXT: waits until the file has the text.
+func await(ts *testscript.TestScript, _ bool, args []string) {
+	var b []byte
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		b, _ = os.ReadFile(ts.MkAbs(args[0]))
+		if bytes.Contains(b, []byte(args[1])) {
+			return
+		}
+	}
+	ts.Fatalf("%s never has %q:\n%s", args[0], args[1], b)
+}

@@ -1,0 +1,163 @@
+package cli
+
+import (
+	"fmt"
+	"runtime"
+	"sort"
+	"strings"
+
+	"github.com/perigee-iot/perigee/gateway/api"
+)
+
+func statusCommand() *command {
+	return &command{
+		name: "status", brief: "the gateway at a glance",
+		text:     "It exits with 0 only when the gateway is ready: its sources are subscribed and its functions loaded.",
+		examples: []string{"perigee status", "until perigee status; do sleep 1; done", "perigee status --json | jq .events.committed"},
+		run: func(c *call) error {
+			gw, err := c.gateway()
+			if err != nil {
+				return err
+			}
+			s, err := gw.Status(c.ctx)
+			if err != nil {
+				return err
+			}
+			if c.json() {
+				err = c.out.json(s)
+			} else {
+				writeStatus(c.out, s)
+			}
+			if err == nil && !s.Ready {
+				return &exitError{ExitFailed}
+			}
+			return err
+		},
+	}
+}
+
+func writeStatus(out *printer, s *api.Status) {
+	ready := "ready"
+	if !s.Ready {
+		ready = "not ready"
+	}
+	out.line("%s  %s, for %s  (version %s, process %d)", out.bold(s.Gateway), out.state(ready), span(s.Uptime), s.Version, s.PID)
+	for _, p := range s.Problems {
+		out.line("  %s %s", out.bad("!"), p)
+	}
+	row := func(name, format string, args ...any) { out.line("%-10s %s", name, fmt.Sprintf(format, args...)) }
+
+	switch b := s.Broker; {
+	case b.Embedded:
+		row("broker", "embedded, %s, %s", strings.Join(b.Listen, " "), plural(int64(b.Clients), "client"))
+	case b.Connected:
+		row("broker", "%s, %s", b.URL, out.state("connected"))
+	default:
+		row("broker", "%s, %s%s", b.URL, out.state("not connected"), because(b.LastError))
+	}
+	e := s.Events
+	row("events", "%s received, %s committed, %s, %s", count(e.Received), count(e.Committed), plural(e.Faults, "fault"), plural(e.Duplicates, "duplicate"))
+	if e.Waiting+e.Inbox+e.Actions > 0 {
+		row("waiting", "%s in memory, %s in the inbox, %s", count(e.Waiting), count(e.Inbox), plural(e.Actions, "action"))
+	}
+	if e.Dead > 0 {
+		row("dead", "%s: see perigee dead list", out.bad(plural(e.Dead, "letter")))
+	}
+	row("functions", "%s", tally(out, s.Functions))
+	w := s.Workers
+	row("workers", "%d of %d running, %d busy, %s started, %s killed", w.Running, w.Max, w.Busy, count(w.Started), count(w.Killed))
+	row("store", "%s, %s used, %s free, durability %s", s.Store.Dir, size(s.Store.Bytes), size(s.Store.Free), s.Store.Durability)
+	for _, src := range s.Sources {
+		if !src.Connected {
+			row("source", "%s %s%s", src.Name, out.state("not connected"), because(src.LastError))
+		}
+	}
+	for _, u := range s.Uplinks {
+		row("uplink", "%s", uplinkLine(out, u))
+	}
+	for _, l := range sortedCounts(s.Losses) {
+		row("lost", "%s by %s", out.bad(count(s.Losses[l])), l)
+	}
+	for _, l := range sortedCounts(s.Refused) {
+		row("refused", "%s: %s", out.warn(count(s.Refused[l])), l)
+	}
+}
+
+func because(err string) string {
+	if err == "" {
+		return ""
+	}
+	return ": " + safe(err, 200)
+}
+
+func plural(n int64, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return count(n) + " " + what
+}
+
+func tally(out *printer, states map[string]int) string {
+	if len(states) == 0 {
+		return "none"
+	}
+	var parts []string
+	for _, s := range sortedCounts(states) {
+		parts = append(parts, fmt.Sprintf("%d %s", states[s], out.state(s)))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func sortedCounts[V any](m map[string]V) []string {
+	var names []string
+	for n := range m {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	return names
+}
+
+func versionCommand() *command {
+	return &command{
+		name: "version", brief: "this program's version", local: true,
+		examples: []string{"perigee version"},
+		run: func(c *call) error {
+			if c.json() {
+				return c.out.json(map[string]string{"version": c.p.opts.Version, "os": runtime.GOOS, "arch": runtime.GOARCH, "go": runtime.Version()})
+			}
+			c.out.line("perigee %s %s/%s %s", c.p.opts.Version, runtime.GOOS, runtime.GOARCH, runtime.Version())
+			return nil
+		},
+	}
+}
+
+func reloadCommand() *command {
+	return &command{
+		name: "reload", brief: "take over the changed configuration and functions' directory",
+		text:     "Functions, devices, streams, settings and the log level are taken over. What else has changed is named: it needs a restart.",
+		examples: []string{"perigee reload"},
+		run: func(c *call) error {
+			gw, err := c.gateway()
+			if err != nil {
+				return err
+			}
+			r, err := gw.Reload(c.ctx)
+			if err != nil {
+				return err
+			}
+			if c.json() {
+				return c.out.json(r)
+			}
+			if len(r.Changed)+len(r.Restart) == 0 {
+				c.out.line("nothing has changed")
+			}
+			for _, k := range r.Changed {
+				c.out.line("%s %s", c.out.good("changed"), k)
+			}
+			for _, k := range r.Restart {
+				c.out.line("%s %s", c.out.warn("needs a restart:"), k)
+			}
+			return nil
+		},
+	}
+}
