@@ -177,13 +177,19 @@ func (e *Engine) subscribe(ctx context.Context) error {
 	return nil
 }
 
-// Ticks are the periods of the functions that are triggered by one.
+// Ticks are the periods of the functions that are triggered by one: a further one of a function is "name#2", …
 func (e *Engine) Ticks() map[string]time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	out := map[string]time.Duration{}
 	for name, list := range e.routes.ticks {
-		out[name] = list[0].trigger.Every
+		for i, r := range list {
+			key := name
+			if i > 0 {
+				key = fmt.Sprintf("%s#%d", name, i+1)
+			}
+			out[key] = r.trigger.Every
+		}
 	}
 	return out
 }

@@ -113,8 +113,15 @@ func (x *life) of(f *function) *LifeOutcome {
 }
 
 func (x *life) accept() {
-	if x != nil && !x.Accepted {
-		x.change(len(x.Outcomes) == 0, func() { x.Accepted = true })
+	if x == nil {
+		return
+	}
+	x.ring.mu.Lock()
+	alone := !x.Accepted && len(x.Outcomes) == 0 // else its outcome tells
+	x.Accepted = true
+	x.ring.mu.Unlock()
+	if alone {
+		x.change(true, func() {})
 	}
 }
 
