@@ -293,7 +293,7 @@ func baseConcat(r *run, L *lua.LState) int {
 			if lua.LVCanConvToString(right) {
 				bad = left
 			}
-			L.RaiseError("attempt to concatenate %s value", aType(bad))
+			L.RaiseError("attempt to concatenate a %s value", bad.Type())
 		}
 		L.Push(f)
 		L.Push(left)
@@ -527,6 +527,6 @@ func (op arithmetic) builtin(_ *run, L *lua.LState) int {
 	if s, ok := bad.(lua.LString); ok {
 		L.RaiseError("attempt to perform arithmetic on a string that is no number ('%s')", capped(string(s), 40))
 	}
-	L.RaiseError("attempt to perform arithmetic on %s value", aType(bad))
+	L.RaiseError("attempt to perform arithmetic on a %s value", bad.Type())
 	return 0
 }

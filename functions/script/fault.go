@@ -273,7 +273,15 @@ func plainer(s string) (message, hint string) {
 	}
 	s = strings.Replace(s, "attempt to call a non-function object", "attempt to call a value that is no function", 1)
 	if i := strings.Index(s, "cannot perform "); i >= 0 {
-		s = s[:i] + "attempt to perform arithmetic: " + strings.Replace(s[i+len("cannot perform "):], " operation between ", " of ", 1)
+		op, operands, _ := strings.Cut(s[i+len("cannot perform "):], " operation between ")
+		left, right, _ := strings.Cut(operands, " and ")
+		bad := left
+		if left == "number" {
+			bad = right
+		}
+		s = fmt.Sprintf("%sattempt to perform arithmetic on a %s value (%s of %s and %s)", s[:i], bad, op, left, right)
 	}
+	s = strings.Replace(s, "__unm undefined", "attempt to perform arithmetic: minus of a value that is no number", 1)
+	s = strings.Replace(s, "__len undefined", "attempt to get the length of a value that has none", 1)
 	return s, ""
 }

@@ -157,3 +157,10 @@ func benchmark(b *testing.B, main string) {
 		cancel()
 	}
 }
+
+// runLoaded runs an invocation of a bundle that is loaded.
+func runLoaded(m *Machine, inv *functions.Invocation, ask func(functions.Read) functions.ReadAnswer) *functions.Outcome {
+	ctx, cancel := context.WithTimeout(context.Background(), inv.Limits.Timeout)
+	defer cancel()
+	return m.Run(ctx, inv, ask)
+}
