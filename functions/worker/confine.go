@@ -28,9 +28,9 @@ func confine(memory int64) []frame.Layer {
 		{"descriptors", closeDescriptors},
 		{"signals", ignoreSignals},
 		{"oom_score_adj", firstForOOM},
-		{"nice", giveWay},
+		{"nice", hasNice},
+		{"no_new_privs", hasNoNewPrivs},
 		{"rlimits", func() error { return limitResources(memory) }},
-		{"no_new_privs", noNewPrivileges},
 	}
 	layers := make([]frame.Layer, 0, len(steps))
 	for _, s := range steps {
@@ -82,11 +82,26 @@ func firstForOOM() error {
 	return os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
 }
 
-// giveWay lowers the priority of every thread, so that the gateway keeps answering while functions compute.
-func giveWay() error {
-	const nice = 5
-	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, nice); errno != 0 {
-		return errno
+// hasNice and hasNoNewPrivs look whether what must hold for every thread was inherited: a process can set these for its
+// calling thread only, and has several before it reaches main. So the gateway starts workers from a thread that has both.
+func hasNice() error {
+	raw, err := unix.Getpriority(unix.PRIO_PROCESS, 0) // the system call answers 20 less the value
+	if err != nil {
+		return err
+	}
+	if nice := 20 - raw; nice <= 0 {
+		return fmt.Errorf("it is %d", nice)
+	}
+	return nil
+}
+
+func hasNoNewPrivs() error {
+	on, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+	if err != nil {
+		return err
+	}
+	if on != 1 {
+		return errors.New("it is not set")
 	}
 	return nil
 }
@@ -121,13 +136,4 @@ func limitResources(memory int64) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// noNewPrivileges makes set-uid programs and file capabilities worthless to this process, and is what lets an
-// unprivileged one set filters of its own.
-func noNewPrivileges() error {
-	if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
-		return errno
-	}
-	return nil
 }
