@@ -12,10 +12,12 @@ import (
 
 	"github.com/perigee-iot/perigee/functions"
 	"github.com/perigee-iot/perigee/functions/frame"
+	"github.com/perigee-iot/perigee/functions/worker"
 )
 
-// The test binary is the worker, too: with "fake MODE" as arguments it behaves as MODE says.
+// The test binary is the worker, too: the real one, or with "fake MODE" as arguments one that behaves as MODE says.
 func TestMain(m *testing.M) {
+	worker.MainIfWorker()
 	if len(os.Args) > 2 && os.Args[1] == "fake" {
 		os.Exit(fakeMain(os.Args[2]))
 	}

@@ -24,14 +24,38 @@ const (
 	patience   = 10 * time.Second
 )
 
+// niceBelow is by how much workers make way for the gateway.
+const niceBelow = 5
+
 // spawn starts workers. The kernel kills a worker when the thread that started it ends, not when the process does, so
 // that all of them are started from one thread that lives as long as the pool.
 func (p *Pool) spawn() {
 	runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
+	if err := inherit(); err != nil {
+		p.opts.Log.Warn("workers are less confined than they should be", "err", err)
+	}
 	for w := range p.starts {
 		err := w.launch(p.opts)
 		p.launched(w, err)
 	}
+}
+
+// inherit gives this thread what every thread of a worker has to have from its first instruction on: set-uid programs
+// and file capabilities are worthless to it, and it makes way for the gateway. Nothing else runs on this thread, and
+// the Go runtime starts no other from one that is locked.
+func inherit() error {
+	err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	if err != nil {
+		err = fmt.Errorf("no_new_privs: %w", err)
+	}
+	raw, niceErr := unix.Getpriority(unix.PRIO_PROCESS, 0) // the system call answers 20 less the value
+	if niceErr == nil {
+		niceErr = unix.Setpriority(unix.PRIO_PROCESS, 0, min(max(20-raw, 0)+niceBelow, 19))
+	}
+	if niceErr != nil {
+		niceErr = fmt.Errorf("nice: %w", niceErr)
+	}
+	return errors.Join(err, niceErr)
 }
 
 // launch starts the process: its end of a socket pair is descriptor 3, its error output is a pipe that is read only when
