@@ -25,7 +25,8 @@ type conn struct {
 	ctx    context.Context // ends with the connection
 	cancel context.CancelFunc
 	user   *user // nil: without one
-	// subscribing is set while a SUBSCRIBE is answered: then mochi's questions are about filters, not deliveries.
+	// subscribing is set while a SUBSCRIBE is answered: mochi asks about filters, and about retained messages, all of
+	// which the client is to get.
 	subscribing atomic.Bool
 
 	window window // towards the client

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -104,6 +103,5 @@ func TestMosquittoResumesItsSession(t *testing.T) {
 			fmt.Fprintln(&want, i)
 		}
 		require.Equal(t, want.String(), string(out))
-		_ = time.Second
 	})
 }

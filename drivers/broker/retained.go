@@ -18,7 +18,7 @@ import (
 // Bounds of the retained messages. A message for which there is no room is delivered, but not kept.
 const (
 	maxRetained   = 4096
-	retainedBytes = 16 << 20 // of topics and payloads
+	retainedBytes = 8 << 20 // of topics and payloads
 )
 
 // retained is the sizes of the retained messages by topic; the messages themselves are in mochi's index.

@@ -24,9 +24,10 @@ type sink struct {
 
 const (
 	// sinkSoft is how many bytes may wait before a client gets no more messages until it has read some.
-	sinkSoft = 1 << 20
-	// sinkHard is where a client that does not read is disconnected: replies to what it sends do not pass the soft limit.
-	sinkHard = 4 << 20
+	sinkSoft = 2 << 20
+	// sinkHard is where a client that does not read is disconnected. Only replies to what it asks for pass the soft
+	// limit: acknowledgements, and retained messages, all of which fit.
+	sinkHard = sinkSoft + retainedBytes + 4<<20
 )
 
 var errSlow = errors.New("the client does not read what it is sent")
