@@ -3,38 +3,55 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/perigee-iot/perigee/functions/worker"
 	"github.com/perigee-iot/perigee/gateway/app"
+	"github.com/perigee-iot/perigee/gateway/cli"
 	"github.com/perigee-iot/perigee/gateway/config"
 )
 
+// version is set by the linker.
+var version string
+
 func main() {
 	worker.MainIfWorker()
-	file := ""
-	if len(os.Args) > 1 {
-		file = os.Args[1]
-	}
-	load := func() (*config.Config, error) { return config.Load(file, config.Overrides{}) }
-	cfg, err := load()
-	if err == nil {
-		err = cfg.Validate(app.KindNames())
-	}
-	if err != nil {
-		fmt.Println(err)
-		os.Exit(1)
-	}
-	log, level := app.NewLog(os.Stderr, cfg.Log)
+	os.Exit(run())
+}
+
+func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	p := cli.New(cli.Options{
+		Version: app.Version(version, buildInfo()),
+		Kinds:   app.KindNames(),
+		Run:     gateway,
+		Worker:  worker.Main,
+	})
+	return p.Main(ctx, os.Args)
+}
+
+// gateway runs the daemon until ctx ends. SIGHUP makes it read its configuration anew.
+func gateway(ctx context.Context, o cli.RunOptions) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
-	if err := app.Run(ctx, app.Options{Config: cfg, Load: load, Version: "0.1.0", Log: log, Level: level}, hup); err != nil {
-		fmt.Println(err)
-		os.Exit(1)
+	defer signal.Stop(hup)
+	log, level := app.NewLog(os.Stderr, o.Config.Log)
+	return app.Run(ctx, app.Options{
+		Config:  o.Config,
+		Load:    func() (*config.Config, error) { return config.Load(o.File, o.Overrides) },
+		Version: app.Version(version, buildInfo()),
+		Log:     log,
+		Level:   level,
+	}, hup)
+}
+
+func buildInfo() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
 	}
+	return ""
 }
