@@ -40,9 +40,14 @@ func existing(dir string) string {
 	}
 }
 
-// lock takes the directory for this process until the returned function is called, or the process ends, however it
-// ends: a lock file that was left behind means nothing.
-func lock(dir string) (unlock func(), err error) {
+// dirLock holds the directory for this process until it is released, or the process ends, however it ends. What is in
+// the file says only who has it, and, when nobody has, that its last holder did not end well.
+type dirLock struct {
+	f       *os.File
+	unclean bool // whoever had it last did not release it
+}
+
+func takeLock(dir string) (*dirLock, error) {
 	path := filepath.Join(dir, lockName)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if errors.Is(err, fs.ErrPermission) {
@@ -58,10 +63,23 @@ func lock(dir string) (unlock func(), err error) {
 		}
 		return nil, fmt.Errorf("locking %s: %w", path, err)
 	}
-	if err := f.Truncate(0); err == nil {
-		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid()) // for people only
+	l := &dirLock{f: f}
+	if fi, err := f.Stat(); err == nil {
+		l.unclean = fi.Size() > 0
 	}
-	return func() { f.Close() }, nil
+	if err := f.Truncate(0); err == nil {
+		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid())
+		_ = f.Sync()
+	}
+	return l, nil
+}
+
+// release gives the directory up.
+func (l *dirLock) release(clean bool) {
+	if clean {
+		_ = l.f.Truncate(0)
+	}
+	l.f.Close()
 }
 
 // holder says which process has the lock, if it wrote that down.

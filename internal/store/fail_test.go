@@ -70,7 +70,7 @@ func openFaulty(t testing.TB, dir string, o Options) (*Store, *faulty) {
 	require.NoError(t, err)
 	require.NoError(t, makeDir(dir))
 	s := newStore(dir, o)
-	s.unlock, err = lock(dir)
+	s.lock, err = takeLock(dir)
 	require.NoError(t, err)
 	require.NoError(t, s.start())
 	f := &faulty{backend: s.disk}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -37,7 +38,7 @@ type Store struct {
 	disk    backend
 	epoch   string
 	limit   size // of one group, and so of one update
-	unlock  func()
+	lock    *dirLock
 	wake    chan struct{} // 1 deep: the committer looks again
 	stopped chan struct{} // the committer has ended
 	failed  chan struct{}
@@ -76,14 +77,14 @@ func Open(dir string, o Options) (*Store, error) {
 	if err := makeDir(dir); err != nil {
 		return nil, err
 	}
-	unlock, err := lock(dir)
+	l, err := takeLock(dir)
 	if err != nil {
 		return nil, err
 	}
 	s := newStore(dir, o)
-	s.unlock = unlock
+	s.lock, s.stats.Unclean = l, l.unclean
 	if err := s.start(); err != nil {
-		unlock()
+		l.release(!l.unclean)
 		return nil, err
 	}
 	go s.run()
@@ -126,13 +127,13 @@ func (s *Store) start() error {
 		return err
 	}
 	data := filepath.Join(s.dir, dataName)
-	d, epoch, err := openChecked(data, s.opts)
+	d, epoch, err := openChecked(data, s.opts, s.stats.Unclean)
 	if errors.Is(err, ErrDamaged) && s.opts.SetAside {
 		s.log.Error("the store is damaged: beginning a new one", "dir", s.dir, "err", err)
 		if s.stats.SetAside, err = setAside(s.dir); err != nil {
 			return err
 		}
-		d, epoch, err = openChecked(data, s.opts)
+		d, epoch, err = openChecked(data, s.opts, s.stats.Unclean)
 	}
 	if err != nil {
 		return err
@@ -148,11 +149,11 @@ func (s *Store) use(d backend, epoch string) {
 
 // openChecked opens the database and makes sure that it is one of ours and whole enough. An empty file that a crash left
 // fails the first open and passes the second.
-func openChecked(dir string, o Options) (*disk, string, error) {
-	if err := checkFiles(dir); err != nil {
+func openChecked(dir string, o Options, deep bool) (*disk, string, error) {
+	opts := profile(o.Profile, dir, o.Log)
+	if err := verify(dir, opts, deep); err != nil {
 		return nil, "", err
 	}
-	opts := profile(o.Profile, dir, o.Log)
 	d, err := openDisk(dir, opts)
 	if err != nil && !environmental(err) {
 		o.Log.Warn("opening the store again", "dir", dir, "err", err)
@@ -169,39 +170,32 @@ func openChecked(dir string, o Options) (*disk, string, error) {
 	return d, epoch, nil
 }
 
-// checkFiles finds a lost manifest, without which Badger opens happily and with most records gone.
-func checkFiles(dir string) error {
-	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
-	if err != nil || len(tables) == 0 {
-		return nil //nolint:nilerr // nothing to miss
-	}
-	if fi, err := os.Stat(filepath.Join(dir, "MANIFEST")); err != nil || fi.Size() == 0 {
-		return fmt.Errorf("%w: %s has %d tables and no manifest", ErrDamaged, dir, len(tables))
-	}
-	return nil
-}
-
 // environmental tells errors of the machine, which say nothing about the files, from those of the files.
 func environmental(err error) bool {
-	for _, e := range []error{
+	for _, e := range []syscall.Errno{
 		syscall.EAGAIN, syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.ENOSPC, syscall.EDQUOT,
 		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EIO,
 	} {
-		if errors.Is(err, e) {
+		if is(err, e) {
 			return true
 		}
 	}
 	return false
 }
 
+// is finds an error number in an error of Badger's, which sometimes keeps nothing of it but the text.
+func is(err error, number syscall.Errno) bool {
+	return errors.Is(err, number) || strings.Contains(err.Error(), number.Error())
+}
+
 // explain turns an error of Badger's Open into one for people.
 func explain(dir string, err error) error {
 	switch {
-	case errors.Is(err, syscall.EAGAIN):
+	case is(err, syscall.EAGAIN):
 		return fmt.Errorf("%w: %s: %w", ErrLocked, dir, err)
-	case errors.Is(err, fs.ErrPermission):
+	case is(err, syscall.EACCES), is(err, syscall.EPERM):
 		return permission(dir, err)
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case is(err, syscall.ENOSPC), is(err, syscall.EDQUOT):
 		return fmt.Errorf("opening %s: %w: %w", dir, ErrFull, err)
 	case environmental(err):
 		return fmt.Errorf("opening %s: %w", dir, err)
@@ -217,8 +211,8 @@ func permission(dir string, err error) error {
 			owner = "uid " + strconv.FormatUint(uint64(st.Uid), 10)
 		}
 	}
-	return fmt.Errorf("%s belongs to %s and this is uid %d: run as its owner, or choose another data_dir: %w",
-		dir, owner, os.Getuid(), err)
+	return fmt.Errorf("%s belongs to %s and this is uid %d: run as its owner, or choose another data_dir: %w: %w",
+		dir, owner, os.Getuid(), fs.ErrPermission, err)
 }
 
 var (
@@ -325,7 +319,17 @@ func (s *Store) Close() error {
 	}
 	s.mu.Unlock()
 	s.snap.release()
-	err := s.disk.close()
-	s.unlock()
-	return errors.Join(flushed, err)
+	err := errors.Join(flushed, s.closeDisk())
+	s.lock.release(err == nil)
+	return err
+}
+
+// closeDisk closes the database, unless there is no space: Badger would try for ever to write its memtable to a table. Nothing
+// is lost without that, since it is in the log.
+func (s *Store) closeDisk() error {
+	free, err := s.checkFree()
+	if err == nil && free < s.floor() {
+		return fullError(s.dir, free, s.floor())
+	}
+	return s.disk.close()
 }

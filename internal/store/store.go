@@ -73,6 +73,7 @@ type Stats struct {
 	Bytes        int64  // that the store takes on the disk
 	Free         int64  // of the file system
 	Full         bool   // updates that add are refused
+	Unclean      bool   // the store was not closed the last time: the power failed, or the gateway was killed
 	SetAside     string // where Open moved a damaged store, empty if it did not
 }
 

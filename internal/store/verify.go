@@ -1,0 +1,95 @@
+package store
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/table"
+	"github.com/dgraph-io/ristretto/v2/z"
+)
+
+// deepBelow is how many bytes of tables are read through after an unclean stop. A slow card takes a few seconds for them.
+const deepBelow = 64 << 20
+
+// verify looks at the files before Badger does. Badger opens without its manifest, and with most records gone; leaves out a
+// table whose index has a wrong checksum, without an error; and over other damage panics in a goroutine of its own, which
+// nobody can recover from, at every start. deep reads all blocks too, since a bad one ends an iteration as if there were no
+// more keys.
+func verify(dir string, o badger.Options, deep bool) error {
+	manifest, err := readManifest(dir, o)
+	if err != nil || manifest == nil {
+		return err
+	}
+	var total int64
+	for id := range manifest.Tables {
+		if fi, err := os.Stat(table.NewFilename(id, dir)); err == nil {
+			total += fi.Size()
+		}
+	}
+	for id := range manifest.Tables {
+		if err := verifyTable(table.NewFilename(id, dir), o, deep && total < deepBelow); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readManifest returns nil without an error for a directory that has no tables yet.
+func readManifest(dir string, o badger.Options) (*badger.Manifest, error) {
+	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, "MANIFEST")
+	f, err := os.Open(path)
+	switch {
+	case os.IsNotExist(err) && len(tables) == 0:
+		return nil, nil
+	case os.IsNotExist(err):
+		return nil, fmt.Errorf("%w: %s has %d tables and no manifest", ErrDamaged, dir, len(tables))
+	case err != nil:
+		return nil, explain(dir, err)
+	}
+	defer f.Close()
+	if fi, err := f.Stat(); err == nil && fi.Size() == 0 && len(tables) == 0 {
+		return nil, os.Remove(path) // the power failed while the store was being made
+	}
+	m, _, err := badger.ReplayManifestFile(f, 0, o)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrDamaged, path, err)
+	}
+	return &m, nil
+}
+
+func verifyTable(path string, o badger.Options, deep bool) (err error) {
+	// A hole in a mapped file is a fault, and Badger checks with panics.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %s cannot be read", ErrDamaged, path)
+		}
+	}()
+	mf, err := z.OpenMmapFile(path, os.O_RDONLY, 0)
+	if err != nil {
+		return explain(filepath.Dir(path), err)
+	}
+	t, err := table.OpenTable(mf, table.Options{
+		TableSize: uint64(o.BaseTableSize), BlockSize: o.BlockSize, BloomFalsePositive: o.BloomFalsePositive,
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrDamaged, path, err)
+	}
+	if deep {
+		err = t.VerifyChecksum()
+	}
+	if closed := t.Close(-1); err == nil {
+		err = closed
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrDamaged, path, err)
+	}
+	return nil
+}
