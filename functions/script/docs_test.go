@@ -43,9 +43,7 @@ func usableNames(t *testing.T) []string {
 	names = append(names, "math.pi", "math.huge", "json.null", "utf8.charpattern")
 	out := runMain(t, body(`local t = {} for k in pairs(signal) do t[#t + 1] = "signal." .. k end return table.concat(t, " ")`))
 	require.Nil(t, out.Fault)
-	for _, n := range regexp.MustCompile(`signal\.\w+`).FindAllString(string(out.Result), -1) {
-		names = append(names, n)
-	}
+	names = append(names, regexp.MustCompile(`signal\.\w+`).FindAllString(string(out.Result), -1)...)
 	slices.Sort(names)
 	return names
 }

@@ -3,7 +3,6 @@ package script
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -112,40 +111,18 @@ func (r *run) encode(L *lua.LState, what string, v lua.LValue) []byte {
 	return text
 }
 
-// denied stops the script because a list of its permissions lacks an entry.
-func (r *run) denied(L *lua.LState, what, entry, key string, has []string) {
-	lacks := append(slices.Clone(has[:min(len(has), 6)]), entry)
-	for i, s := range lacks {
-		lacks[i] = yamlScalar(capped(s, 100))
-	}
-	form := "permissions: {%s: [%s]}"
-	if outer, inner, ok := strings.Cut(key, "."); ok {
-		key, form = inner, "permissions: {"+outer+": {%s: [%s]}}"
-	}
-	r.haltf(L, functions.FaultDenied, "in function.yaml: "+fmt.Sprintf(form, key, strings.Join(lacks, ", ")),
-		"may not %s '%s'", what, capped(entry, 100))
-}
-
-// yamlScalar quotes what YAML would not read as a plain text within brackets.
-func yamlScalar(s string) string {
-	for _, c := range s {
-		if c < 0x80 && !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/_-.+", c) {
-			return strconv.Quote(s)
-		}
-	}
-	if s == "" {
-		return `""`
-	}
-	return s
+// denied stops the script because its permissions lack something.
+func (r *run) denied(L *lua.LState, what, name, hint string) {
+	r.haltf(L, functions.FaultDenied, hint, "may not %s '%s'", what, capped(name, 100))
 }
 
 func hostPublish(r *run, L *lua.LState) int {
 	topic := checkString(L, 1)
-	if problem := topicProblem(topic); problem != "" {
-		r.haltf(L, functions.FaultBadOutput, "", "publish: the topic '%s' %s", capped(topic, 100), problem)
+	if err := functions.CheckPublish(topic); err != nil {
+		r.haltf(L, functions.FaultBadOutput, "", "publish: %s", capped(err.Error(), 300))
 	}
-	if !slices.ContainsFunc(r.inv.Perms.Publish, func(f string) bool { return filterMatches(f, topic) }) {
-		r.denied(L, "publish to", topic, "publish", r.inv.Perms.Publish)
+	if !r.inv.Perms.AllowsPublish(topic) {
+		r.denied(L, "publish to", topic, functions.PublishHint(topic))
 	}
 	e := functions.Effect{Kind: functions.Publish, Name: topic}
 	if v := L.Get(2); v.Type() == lua.LTString {
@@ -168,47 +145,10 @@ func hostPublish(r *run, L *lua.LState) int {
 	return 0
 }
 
-// topicProblem says why nothing can be published to a topic.
-func topicProblem(topic string) string {
-	switch {
-	case topic == "":
-		return "is empty"
-	case len(topic) > 65535:
-		return "is longer than 65535 bytes"
-	case strings.ContainsAny(topic, "+#"):
-		return "has a wildcard"
-	case strings.ContainsRune(topic, 0):
-		return "has a NUL"
-	case topic[0] == '$':
-		return "starts with $, which belongs to the broker"
-	case !utf8.ValidString(topic):
-		return "is not UTF-8"
-	}
-	return ""
-}
-
-// filterMatches says whether an MQTT filter covers a topic.
-func filterMatches(filter, topic string) bool {
-	for {
-		f, frest, fmore := strings.Cut(filter, "/")
-		if f == "#" {
-			return true
-		}
-		t, trest, tmore := strings.Cut(topic, "/")
-		if f != "+" && f != t {
-			return false
-		}
-		if !fmore || !tmore {
-			return fmore == tmore || fmore && frest == "#"
-		}
-		filter, topic = frest, trest
-	}
-}
-
 func streamAppend(r *run, L *lua.LState) int {
 	name := checkString(L, 1)
-	if !slices.Contains(r.inv.Perms.Streams, name) {
-		r.denied(L, "append to the stream", name, "streams", r.inv.Perms.Streams)
+	if !r.inv.Perms.AllowsStream(name) {
+		r.denied(L, "append to the stream", name, functions.StreamHint(name))
 	}
 	r.add(L, functions.Effect{Kind: functions.Append, Name: name, Value: r.encode(L, "stream.append", L.Get(2))})
 	return 0
@@ -216,8 +156,8 @@ func streamAppend(r *run, L *lua.LState) int {
 
 func deviceWrite(r *run, L *lua.LState) int {
 	name := checkString(L, 1)
-	if !slices.Contains(r.inv.Perms.WriteDevices, name) {
-		r.denied(L, "write the device", name, "devices.write", r.inv.Perms.WriteDevices)
+	if !r.inv.Perms.AllowsWriteDevice(name) {
+		r.denied(L, "write the device", name, functions.WriteDeviceHint(name))
 	}
 	switch L.Get(2).Type() {
 	case lua.LTBool, lua.LTNumber, lua.LTString:
@@ -235,8 +175,8 @@ func deviceWrite(r *run, L *lua.LState) int {
 // deviceRead returns the only field of a reading, or a table of its fields; nil and why if there is no answer.
 func deviceRead(r *run, L *lua.LState) int {
 	name := checkString(L, 1)
-	if !slices.Contains(r.inv.Perms.ReadDevices, name) {
-		r.denied(L, "read the device", name, "devices.read", r.inv.Perms.ReadDevices)
+	if !r.inv.Perms.AllowsReadDevice(name) {
+		r.denied(L, "read the device", name, functions.ReadDeviceHint(name))
 	}
 	answer := r.read(L, functions.Read{Kind: functions.ReadDevice, Name: name})
 	if answer.Err != "" {

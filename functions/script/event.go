@@ -57,7 +57,7 @@ func (r *run) eventTable(L *lua.LState) *lua.LTable {
 // ctxTable makes the second argument of a function.
 func (r *run) ctxTable(L *lua.LState) *lua.LTable {
 	t := L.CreateTable(0, 8)
-	var env lua.LValue = lua.LNil
+	env := lua.LNil
 	if len(r.inv.Env) > 0 {
 		if v, err := decodeJSON(L, r.inv.Env, r.arrays); err == nil {
 			env = v

@@ -14,22 +14,22 @@ const guardEvery = 5 * time.Millisecond
 // guard samples the heap while a script runs and ends the script's context once it holds more than its limit. It is a soft
 // limit: what a single instruction allocates shows only afterwards. The worker process has a hard one.
 type guard struct {
+	base   int64 // bytes on the heap between runs, which do not count
 	limit  int64
 	cancel context.CancelFunc
 
-	mu      sync.Mutex // guards what follows, and is held while sampling, so that stop waits for a sample under way
-	peak    int64
-	over    int64
-	done    bool
-	timer   *time.Timer
-	samples []metrics.Sample
+	mu    sync.Mutex // guards what follows, and is held while sampling, so that stop waits for a sample under way
+	peak  int64
+	over  int64
+	done  bool
+	timer *time.Timer
 }
 
 // start begins to sample; stop must be called.
-func (g *guard) start(limit int64, cancel context.CancelFunc) {
+func (g *guard) start(base, limit int64, cancel context.CancelFunc) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.limit, g.cancel = limit, cancel
+	g.base, g.limit, g.cancel = base, limit, cancel
 	g.timer = time.AfterFunc(guardEvery, g.sample)
 }
 
@@ -55,10 +55,10 @@ func (g *guard) sample() {
 	if g.done {
 		return
 	}
-	used := g.read() - idleHeap
+	used := readHeap() - g.base
 	if used > g.limit {
 		runtime.GC() // what is garbage does not count
-		used = g.read() - idleHeap
+		used = readHeap() - g.base
 	}
 	g.peak = max(g.peak, used)
 	if used > g.limit {
@@ -69,14 +69,15 @@ func (g *guard) sample() {
 	g.timer.Reset(guardEvery)
 }
 
-// idleHeap is about what a worker has on its heap when it does nothing. Measuring it before each run would cost more than a small run.
-const idleHeap = 2 << 20
+// readHeap is the number of bytes of the objects on the heap, garbage that was not yet swept included.
+func readHeap() int64 {
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(sample)
+	return int64(sample[0].Value.Uint64())
+}
 
-// read is the number of bytes of the objects on the heap, garbage that was not yet swept included.
-func (g *guard) read() int64 {
-	if g.samples == nil {
-		g.samples = []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
-	}
-	metrics.Read(g.samples)
-	return int64(g.samples[0].Value.Uint64())
+// idleHeap is the same without garbage. It takes a garbage collection, and is for the times when a bundle was loaded.
+func idleHeap() int64 {
+	runtime.GC()
+	return readHeap()
 }

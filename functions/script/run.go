@@ -94,7 +94,7 @@ func (r *run) do(ctx context.Context, p *program) *functions.Outcome {
 	var cancel context.CancelFunc
 	r.ctx, cancel = context.WithCancel(ctx)
 	defer cancel()
-	r.guard.start(r.memory, cancel)
+	r.guard.start(r.m.idle, r.memory, cancel)
 	fault := r.protected()
 	r.out.Usage.Memory = r.guard.stop()
 	r.finish(fault)

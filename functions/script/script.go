@@ -50,6 +50,7 @@ type Machine struct {
 
 	running sync.Mutex // held for the length of a Run
 	now     *run       // the run under way
+	idle    int64      // bytes on the heap when nothing runs
 	libs    libraries
 	help    helpers
 }
@@ -118,8 +119,19 @@ func (m *Machine) Load(digest string, files map[string][]byte) (fault *functions
 		return fault
 	}
 	p.digest = digest
+	m.keep(p)
+	if m.running.TryLock() {
+		m.idle = idleHeap()
+		m.running.Unlock()
+	}
+	return nil
+}
+
+// keep keeps a program, and forgets those that were not used for the longest time.
+func (m *Machine) keep(p *program) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	digest := p.digest
 	if e := m.bundles[digest]; e != nil {
 		m.recent.Remove(e)
 	}
@@ -129,7 +141,6 @@ func (m *Machine) Load(digest string, files map[string][]byte) (fault *functions
 		m.recent.Remove(last)
 		delete(m.bundles, last.Value.(*program).digest)
 	}
-	return nil
 }
 
 // program returns the compiled bundle, nil if it is not kept, and marks it as used.
