@@ -234,7 +234,7 @@ func TestRealFullDisk(t *testing.T) {
 		t.Logf("cannot mount a tmpfs here (%v): TestFullDiskRefusesWhatAdds has the rest", err)
 		return
 	}
-	defer syscall.Unmount(dir, syscall.MNT_DETACH)
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
 	o := small()
 	o.MinFree = 16 << 20
 	data := filepath.Join(dir, "data")
@@ -256,7 +256,7 @@ func TestRealFullDisk(t *testing.T) {
 	// Somebody else takes the rest: nothing can be written, and nobody dies.
 	hog, err := os.Create(filepath.Join(dir, "hog"))
 	require.NoError(t, err)
-	defer hog.Close()
+	t.Cleanup(func() { os.Remove(hog.Name()) })
 	block := make([]byte, 64<<10)
 	for err == nil {
 		_, err = hog.Write(block)
@@ -275,8 +275,8 @@ func TestRealFullDisk(t *testing.T) {
 	require.ErrorIs(t, err, ErrFull)
 
 	// With space again, all is well.
+	require.NoError(t, hog.Close())
 	require.NoError(t, os.Remove(hog.Name()))
-	hog.Close()
 	require.NoError(t, s.disk.close()) // as the end of the process would
 	o.MinFree = 1 << 20
 	s = open(t, data, o)
