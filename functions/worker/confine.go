@@ -120,6 +120,9 @@ func limitResources(memory int64) error {
 	if strconv.IntSize == 32 {
 		data = uint64(memory) + dataOf32
 	}
+	if raceDetector {
+		data = unix.RLIM_INFINITY
+	}
 	var errs []error
 	for _, l := range []struct {
 		name     string
