@@ -18,6 +18,9 @@ import (
 // The test binary is the worker, too: the real one, or with "fake MODE" as arguments one that behaves as MODE says.
 func TestMain(m *testing.M) {
 	worker.MainIfWorker()
+	if len(os.Args) > 1 && os.Args[1] == "gateway" {
+		gatewayMain()
+	}
 	if len(os.Args) > 2 && os.Args[1] == "fake" {
 		os.Exit(fakeMain(os.Args[2]))
 	}
@@ -109,7 +112,7 @@ func (f *fake) run(inv *functions.Invocation) {
 		d, _ := time.ParseDuration(arg)
 		time.Sleep(d)
 	case "hang":
-		select {}
+		time.Sleep(time.Hour)
 	case "die":
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	case "exit":
@@ -194,7 +197,7 @@ func (f *fake) misbehave(mode string, inv *functions.Invocation) {
 		f.send(frame.AppendChecked(nil, inv.ID, nil))
 	case "closes":
 		f.conn.Close()
-		select {}
+		time.Sleep(time.Hour)
 	case "half-frame":
 		f.conn.Write([]byte{100, 0, 0, 0, byte(frame.Outcome), 1, 2, 3})
 		os.Exit(0)

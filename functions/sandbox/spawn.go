@@ -30,7 +30,24 @@ const niceBelow = 5
 // spawn starts workers. The kernel kills a worker when the thread that started it ends, not when the process does, so
 // that all of them are started from one thread that lives as long as the pool.
 func (p *Pool) spawn() {
-	runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
+	runtime.LockOSThread()
+	if unix.Gettid() != os.Getpid() {
+		p.spawnHere()
+		return
+	}
+	// This is the process's main thread, which could not end with the pool. While it is held, another goroutine gets another.
+	other := make(chan struct{})
+	p.thread.Go(func() {
+		runtime.LockOSThread()
+		close(other)
+		p.spawnHere()
+	})
+	<-other
+	runtime.UnlockOSThread()
+}
+
+// spawnHere starts workers from this thread, which is locked and never unlocked: it ends with the goroutine.
+func (p *Pool) spawnHere() {
 	if err := inherit(); err != nil {
 		p.opts.Log.Warn("workers are less confined than they should be", "err", err)
 	}
