@@ -60,6 +60,8 @@ const (
 	MaxDepth = 128       // arrays and objects inside one another in Data
 	MaxEvent = 1 << 20   // bytes of one encoded record
 	MaxBatch = 10_000    // records in a batch
+
+	MaxSequence = 1 << 62 // leaves room to count with
 )
 
 // ErrBad is wrapped by every error about a record's content: it can never be sent, or never be accepted.
@@ -161,8 +163,8 @@ func (r *Record) Check() error {
 			return err
 		}
 	}
-	if r.Sequence == 0 {
-		return fmt.Errorf("%w: sequence 0, they start at 1", ErrBad)
+	if r.Sequence == 0 || r.Sequence > MaxSequence {
+		return fmt.Errorf("%w: sequence %d, they go from 1 to 2^62", ErrBad, r.Sequence)
 	}
 	if r.Gap != nil {
 		return r.Gap.check(r.Sequence)

@@ -44,7 +44,7 @@ func TestWhatIsEncodedIsDecoded(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := &record.Record{
 			Identity: record.Identity{Gateway: name.Draw(t, "gateway"), Stream: name.Draw(t, "stream"),
-				Epoch: name.Draw(t, "epoch"), Sequence: rapid.Uint64Min(1).Draw(t, "sequence")},
+				Epoch: name.Draw(t, "epoch"), Sequence: rapid.Uint64Range(1, record.MaxSequence).Draw(t, "sequence")},
 			TimeOK: rapid.Bool().Draw(t, "timeok"),
 		}
 		if ms := rapid.Int64Range(-60e12, 250e12).Draw(t, "time"); ms%2 == 0 {
@@ -93,6 +93,7 @@ func TestBadRecordsAreRefusedWithAReason(t *testing.T) {
 		{`io.perigee.record`, `io.other`, `type "io.other"`},
 		{`"sequence":"0000000000000042"`, `"sequence":"x"`, `sequence "x" is no number`},
 		{`"sequence":"0000000000000042"`, `"sequence":"0"`, `sequence 0`},
+		{`"sequence":"0000000000000042"`, `"sequence":"18446744073709551615"`, `sequence 18446744073709551615`},
 		{`"sequence":"0000000000000042"`, `"sequence":"43"`, `but its attributes make it`},
 		{`"gateway":"gw-01"`, `"gateway":"a/b"`, `may have only letters`},
 		{`"stream":"alerts"`, `"stream":""`, `a name of 0 bytes`},

@@ -39,7 +39,7 @@ func (l *Link) open(ctx context.Context) (*conn, error) {
 	}
 	c := &conn{link: l, lost: make(chan struct{})}
 	o := mqtt.NewClientOptions().
-		AddBroker("tcp://" + l.host).
+		AddBroker("tcp://"+l.host).
 		SetClientID(l.o.ClientID).
 		SetUsername(l.o.Username).
 		SetPassword(password).
