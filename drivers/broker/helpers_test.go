@@ -19,7 +19,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/perigee-iot/perigee/drivers"
-	"github.com/perigee-iot/perigee/internal/event"
 	"github.com/perigee-iot/perigee/internal/store"
 )
 
@@ -94,14 +93,6 @@ func (e *engine) deliveries() []drivers.Delivery {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return slices.Clone(e.got)
-}
-
-func (e *engine) events() []*event.Event {
-	var out []*event.Event
-	for _, d := range e.deliveries() {
-		out = append(out, d.Event)
-	}
-	return out
 }
 
 func (e *engine) payloads() []string {

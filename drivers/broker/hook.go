@@ -280,8 +280,12 @@ func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 	return pk, nil
 }
 
-// OnWill decides whether a will can be retained.
+// OnWill decides whether a will can be retained. When it is the broker that goes, and not the client, there is no will: one
+// without a topic reaches nobody.
 func (h *hook) OnWill(_ *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
+	if h.s.ctx.Err() != nil {
+		return mqtt.Will{}, nil
+	}
 	if will.Retain && !h.s.mayRetain(will.TopicName, len(will.Payload)) {
 		will.Retain = false
 	}

@@ -290,7 +290,7 @@ func TestWills(t *testing.T) {
 		c, _ = dialRaw(t, r.addr, version, login{id: "a", clean: true, will: "gone/a"})
 		c.send(0xE0, nil) // DISCONNECT
 		c.closed()
-		c, _ = dialRaw(t, r.addr, version, login{id: "a", clean: true, will: "gone/b"})
+		_, _ = dialRaw(t, r.addr, version, login{id: "a", clean: true, will: "gone/b"})
 		r.stop() // the broker goes, not the client
 		require.Len(t, r.e.deliveries(), 1)
 	})

@@ -56,18 +56,18 @@ func newKeeper(s *serving) *keeper {
 	}
 }
 
-func (k *keeper) topic(name string) { k.changed(k.topics, name) }
+func (k *keeper) topic(name string) { k.changed(&k.topics, name) }
 
-func (k *keeper) session(id string) { k.changed(k.sessions, id) }
+func (k *keeper) session(id string) { k.changed(&k.sessions, id) }
 
 // changed is bounded by what there is to keep: topics that are retained, or were when the store was last written, and sessions.
-func (k *keeper) changed(set map[string]struct{}, name string) {
+func (k *keeper) changed(set *map[string]struct{}, name string) {
 	if k.st == nil {
 		return
 	}
 	k.mu.Lock()
-	_, old := set[name]
-	set[name] = struct{}{}
+	_, old := (*set)[name]
+	(*set)[name] = struct{}{}
 	k.mu.Unlock()
 	if old {
 		return

@@ -135,11 +135,8 @@ func (s *serving) start(ctx context.Context, emit drivers.Emit) error {
 	return nil
 }
 
-// stop closes everything. Wills are not sent: it is the broker that goes, not the clients.
+// stop closes everything.
 func (s *serving) stop() {
-	for _, cl := range s.mqtt.Clients.GetAll() {
-		atomic.StoreUint32(&cl.Properties.Will.Flag, 0)
-	}
 	s.cancel()
 	_ = s.mqtt.Close()
 	s.line.close()
@@ -286,7 +283,7 @@ func (s *serving) publish(m drivers.Message) error {
 // emitWill lets functions see a will. It is called where a client has gone, or, for a delayed will, from mochi's
 // clock, which must not wait.
 func (s *serving) emitWill(pk packets.Packet) {
-	if !s.b.want.Load().match(pk.TopicName) {
+	if pk.TopicName == "" || !s.b.want.Load().match(pk.TopicName) {
 		return
 	}
 	d := drivers.Delivery{Event: s.event(pk.TopicName, pk.Payload, false)}
