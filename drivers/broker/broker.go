@@ -153,33 +153,28 @@ func (b *Broker) serving() *serving {
 
 // Run serves clients until ctx ends, and then closes them; it listens first, if Listen was not called. A Broker can
 // be run again afterwards. Deliveries are emitted from the goroutine that reads the publishing client: where emit
-// blocks, that client alone is not read.
+// blocks, that client alone is not read. The context that emit gets ends with that client's connection, too: emit
+// then returns an error and has not taken the delivery, which the client will send again.
 func (b *Broker) Run(ctx context.Context, emit drivers.Emit) error {
 	if err := b.Listen(ctx); err != nil {
 		return err
 	}
-	b.mu.Lock()
-	s := b.now
-	b.fresh = slices.Clone(b.want.Load().filters)
-	b.mu.Unlock()
-
+	s := b.serving()
 	err := s.start(ctx, emit)
 	if err == nil {
-		b.setRunning(true)
+		b.mu.Lock()
+		b.running, b.fresh = true, slices.Clone(b.want.Load().filters)
+		b.mu.Unlock()
 		err = b.announce(ctx, s)
-		b.setRunning(false)
 	}
+	b.mu.Lock()
+	b.running = false
+	b.mu.Unlock()
 	s.stop()
 	b.mu.Lock()
 	b.now = nil
 	b.mu.Unlock()
 	return err
-}
-
-func (b *Broker) setRunning(v bool) {
-	b.mu.Lock()
-	b.running = v
-	b.mu.Unlock()
 }
 
 // announce emits the retained messages of new filters as they come, until ctx ends.
@@ -195,8 +190,6 @@ func (b *Broker) announce(ctx context.Context, s *serving) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-s.broken:
-			return s.err
 		case <-b.wake:
 		}
 	}
@@ -204,7 +197,8 @@ func (b *Broker) announce(ctx context.Context, s *serving) error {
 
 // Subscribe makes filters what functions want. The retained messages that match new ones are emitted by Run, each
 // once, marked as retained and without Ack. While the broker is not running the set is kept and the error wraps
-// drivers.ErrNotConnected. Filters may overlap; a message is emitted once.
+// drivers.ErrNotConnected. Filters may overlap; a message is emitted once, with the QoS of its sender: a filter's own
+// QoS does not matter here.
 func (b *Broker) Subscribe(_ context.Context, filters []drivers.Filter) error {
 	for _, f := range filters {
 		if err := topic.CheckFilter(f.Topic); err != nil {

@@ -302,17 +302,14 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, name string, write bool) bool {
 		return true
 	}
 	c := connOf(cl)
-	if c == nil { // not connected: a stored session
-		u := h.s.b.users.byName[string(cl.Properties.Username)]
-		return (u != nil || len(h.s.b.users.byName) == 0) && h.s.b.mayRead(u, name) && h.s.hasRoom(cl)
-	}
-	if !h.s.b.mayRead(c.user, unshared(name)) {
+	u := h.s.b.users.byName[string(cl.Properties.Username)]
+	if !h.s.b.mayRead(u, unshared(name)) {
 		return false
 	}
-	if c.subscribing.Load() {
+	if c != nil && c.subscribing.Load() {
 		return true
 	}
-	if c.sink.slow() || !h.s.hasRoom(cl) {
+	if c != nil && c.sink.slow() || !h.s.hasRoom(cl) {
 		h.s.b.count.dropped.Add(1)
 		return false
 	}

@@ -237,6 +237,7 @@ func (l *listener) serve(c *conn, establish listeners.EstablishFn) {
 	_ = c.SetDeadline(time.Now().Add(connectWithin))
 	err := establish(l.url, c)
 	_ = c.Close()
+	l.s.ended(c)
 	if !isGone(err) {
 		l.s.b.log.Debug("broker: connection ended", "remote", c.RemoteAddr().String(), "error", err)
 	}

@@ -23,7 +23,8 @@ import (
 //     time here but a count, and is made small where a session resumes.
 //   - A SUBSCRIBE is refused if its packet id is that of a message in flight to the same client, which is another
 //     direction and another count. freeID gives it one that is not.
-//   - A session that expires leaves its subscriptions behind: endSession.
+//   - A session that expires leaves its subscriptions behind: endSession. A client that goes before it has its CONNACK
+//     stays in the books: ended.
 
 // window keeps the receive maximum of one connection. It sees every packet that is about to be written and holds back
 // what does not fit; mochi has it in its in-flight table all the same, for a later connection.
@@ -147,6 +148,17 @@ func (s *serving) endSession(cl *mqtt.Client) {
 	s.line.drop(cl.ID)
 	s.budget.forget(cl.ID)
 	s.keep.session(cl.ID)
+}
+
+// ended finishes what mochi leaves of a connection that is closed.
+func (s *serving) ended(c *conn) {
+	if c.held == nil {
+		return
+	}
+	s.line.detach(c.held, c, false)
+	if cl, ok := s.mqtt.Clients.Get(c.held.id); ok && connOf(cl) == c && !persistent(cl) {
+		s.endSession(cl)
+	}
 }
 
 // maxSessions is how many sessions are known at once.

@@ -51,12 +51,10 @@ type serving struct {
 	emit   drivers.Emit
 	wills  chan struct{} // slots
 	work   sync.WaitGroup
-	broken chan struct{}
-	err    error
 }
 
 func newServing(ctx context.Context, b *Broker) (*serving, error) {
-	s := &serving{b: b, retained: newRetained(), wills: make(chan struct{}, maxWills), broken: make(chan struct{})}
+	s := &serving{b: b, retained: newRetained(), wills: make(chan struct{}, maxWills)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.line = newLine(s.pass)
 	var seed [6]byte

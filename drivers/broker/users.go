@@ -100,12 +100,12 @@ func (us users) check(name, password []byte) *user {
 	return u
 }
 
-// mayPublish says whether u (nil: a client without a user) may publish to a topic.
+// mayPublish says whether u (nil: a client without a user, where there are none) may publish to a topic.
 func (b *Broker) mayPublish(u *user, name string) bool {
 	if u != nil {
 		return matchAny(u.publish, name)
 	}
-	return !matchAny([]string{b.opts.Prefix + "/#"}, name)
+	return len(b.users.byName) == 0 && !matchAny([]string{b.opts.Prefix + "/#"}, name)
 }
 
 // mayRead says whether u may subscribe to a filter or be sent a message. A client without a user may subscribe
@@ -114,7 +114,7 @@ func (b *Broker) mayRead(u *user, filter string) bool {
 	if u != nil {
 		return covered(u.subscribe, filter)
 	}
-	return !covered([]string{b.opts.Prefix + "/#"}, filter)
+	return len(b.users.byName) == 0 && !covered([]string{b.opts.Prefix + "/#"}, filter)
 }
 
 func userName(u *user) string {
