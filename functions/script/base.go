@@ -356,14 +356,12 @@ func baseUnpack(_ *run, L *lua.LState) int {
 // basePrint logs, since a function has no terminal.
 func basePrint(r *run, L *lua.LState) int {
 	var b strings.Builder
-	for i := 1; i <= L.GetTop(); i++ {
+	for i := 1; i <= L.GetTop() && b.Len() <= maxLogLine; i++ {
 		if i > 1 {
 			b.WriteByte('\t')
 		}
-		b.WriteString(r.text(L, L.Get(i)))
-		if b.Len() > hardStringLimit {
-			break
-		}
+		s := r.text(L, L.Get(i))
+		b.WriteString(s[:min(len(s), maxLogLine+1)])
 	}
 	r.log("info", b.String())
 	return 0

@@ -56,7 +56,8 @@ func (r *run) joined(L *lua.LState, first int) string {
 				continue
 			}
 		}
-		b.WriteString(r.text(L, v))
+		s := r.text(L, v)
+		b.WriteString(s[:min(len(s), maxLogLine+1)])
 	}
 	return b.String()
 }

@@ -55,10 +55,10 @@ func (g *guard) sample() {
 	if g.done {
 		return
 	}
-	used := readHeap() - g.base
+	used := readHeap("/memory/classes/heap/objects:bytes") - g.base
 	if used > g.limit {
 		runtime.GC() // what is garbage does not count
-		used = readHeap() - g.base
+		used = readHeap(liveHeap) - g.base
 	}
 	g.peak = max(g.peak, used)
 	if used > g.limit {
@@ -69,15 +69,17 @@ func (g *guard) sample() {
 	g.timer.Reset(guardEvery)
 }
 
-// readHeap is the number of bytes of the objects on the heap, garbage that was not yet swept included.
-func readHeap() int64 {
-	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+// liveHeap is the metric of the bytes that the last garbage collection found in use.
+const liveHeap = "/gc/heap/live:bytes"
+
+func readHeap(metric string) int64 {
+	sample := []metrics.Sample{{Name: metric}}
 	metrics.Read(sample)
 	return int64(sample[0].Value.Uint64())
 }
 
-// idleHeap is the same without garbage. It takes a garbage collection, and is for the times when a bundle was loaded.
+// idleHeap is what is in use now. It takes a garbage collection, and is for the times when a bundle was loaded.
 func idleHeap() int64 {
 	runtime.GC()
-	return readHeap()
+	return readHeap(liveHeap)
 }
