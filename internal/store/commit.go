@@ -130,7 +130,7 @@ func (s *Store) drop(g *group, err error) {
 	err = fmt.Errorf("%w: %w", ErrDropped, cause)
 	s.mu.Lock()
 	open := s.open
-	s.open, s.sealed = newGroup(), nil
+	s.open, s.sealed, s.last = newGroup(), nil, nil
 	s.drops++
 	s.stats.Dropped++
 	if errors.Is(err, ErrBroken) && s.broken == nil {
