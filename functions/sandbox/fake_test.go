@@ -71,6 +71,9 @@ func fakeMain(mode string) int {
 		f.conn.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
 	case "outcome-before-ready":
 		f.send(frame.AppendOutcome(nil, &functions.Outcome{ID: 1}))
+	case "ready-and-gone":
+		f.ready()
+		return 4
 	case "ready-twice":
 		f.ready()
 		f.ready()

@@ -140,7 +140,7 @@ func (w *proc) becameReady(layers []frame.Layer) error {
 		return fmt.Errorf("%w: for the second time", frame.ErrBreach)
 	}
 	w.state = ready
-	p.failures, p.stats.StartError, p.stats.Layers = 0, "", layers
+	p.stats.Layers = layers
 	p.rest(w)
 	p.dispatch()
 	return nil
@@ -171,7 +171,10 @@ func (w *proc) settled(o *functions.Outcome) error {
 		return err
 	}
 	elapsed := time.Since(w.began)
-	w.worked = true
+	if !w.worked { // being ready proves nothing yet: a worker that then dies at once must not be started in a loop
+		w.worked = true
+		p.failures, p.stats.StartError = 0, ""
+	}
 	p.next(w)
 	p.dispatch()
 	p.unlock()

@@ -113,6 +113,7 @@ type Pool struct {
 	failures int  // starts that failed, in a row
 	retry    *time.Timer
 	retrying bool // no worker is started before retry fires
+	patience time.Duration
 	stats    Stats
 
 	dirty []*proc   // have frames to be written, once the lock is free
@@ -124,7 +125,7 @@ func New(opts Options) (*Pool, error) {
 	if err := opts.complete(); err != nil {
 		return nil, err
 	}
-	p := &Pool{opts: opts, starts: make(chan *proc, opts.Max)}
+	p := &Pool{opts: opts, starts: make(chan *proc, opts.Max), patience: patience}
 	p.shrink = time.AfterFunc(time.Hour, p.retire)
 	p.shrink.Stop()
 	p.retry = time.AfterFunc(time.Hour, p.startAgain)
@@ -215,7 +216,7 @@ type Stats struct {
 	StartFailures uint64
 	Moved         uint64 // jobs that went from one worker to another before they had begun
 
-	StartError string        // why the last start failed; empty once one has succeeded
+	StartError string        // why the last start failed; empty once a worker has done something
 	Layers     []frame.Layer // how the last worker that became ready is confined
 }
 

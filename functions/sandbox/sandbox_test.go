@@ -334,6 +334,62 @@ func TestCannotStart(t *testing.T) {
 	})
 }
 
+// TestJobsDoNotWaitForEver: while no worker can be started, jobs wait a while and then fail in a way that can pass.
+func TestJobsDoNotWaitForEver(t *testing.T) {
+	for _, mode := range []string{"dies-at-start", "ready-and-gone"} {
+		p := newPool(t, mode, func(o *Options) { o.Warm = 0 })
+		p.mu.Lock()
+		p.patience = 150 * time.Millisecond
+		p.mu.Unlock()
+		o := run(t, p, "x", nil)
+		require.NotNil(t, o.Fault)
+		require.Equal(t, functions.FaultKilled, o.Fault.Kind)
+	}
+}
+
+// TestReadyAndGoneIsNoLoop: workers that die idle are started ever less often.
+func TestReadyAndGoneIsNoLoop(t *testing.T) {
+	p := newPool(t, "ready-and-gone", func(o *Options) { o.Max = 1 })
+	eventually(t, "the wait grows", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.failures >= 3
+	})
+	require.NotEmpty(t, p.Stats().StartError)
+}
+
+// TestRevokeRaces: invocations of all lengths about that at which the others are taken back.
+func TestRevokeRaces(t *testing.T) {
+	p := realPool(t, func(o *Options) { o.Max = 3 })
+	busy := lua("return function(event) local t = os.clock() while os.clock() - t < event.data / 1000 do end return event.data end")
+	var wg sync.WaitGroup
+	told := make([]atomic.Int32, 300)
+	for i := range told {
+		wg.Add(1)
+		length := i * 7 % 13 // ms
+		j := job(strconv.Itoa(length), func(o *functions.Outcome) {
+			if o.Fault != nil || string(o.Result) != strconv.Itoa(length) {
+				t.Error(i, string(o.Result), o.Fault)
+			}
+			if told[i].Add(1) == 1 {
+				wg.Done()
+			}
+		})
+		with(busy, 10*time.Second)(&j)
+		p.Submit(j)
+		if i%10 == 9 {
+			wg.Wait() // so that there are free workers, too
+		}
+	}
+	eventually(t, "all is quiet", func() bool { s := p.Stats(); return s.Busy == 0 && s.Waiting == 0 })
+	for i := range told {
+		require.EqualValues(t, 1, told[i].Load())
+	}
+	s := p.Stats()
+	require.Zero(t, s.Breaches+s.Crashes+s.Killed)
+	t.Logf("%d were moved", s.Moved)
+}
+
 func TestCloseTellsAll(t *testing.T) {
 	p := newPool(t, "honest", nil)
 	var told atomic.Int32

@@ -164,7 +164,7 @@ func (p *Pool) giveUp(err error) {
 	}
 	kept := p.waiting[:0]
 	for _, t := range p.waiting {
-		if time.Since(t.since) < patience {
+		if time.Since(t.since) < p.patience {
 			kept = append(kept, t)
 			continue
 		}
