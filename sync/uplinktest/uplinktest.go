@@ -91,10 +91,13 @@ func (b *Box) Open() {
 }
 
 // Fill appends n records to each of the streams.
-func (b *Box) Fill(n int, streams ...string) {
-	for i := 0; i < n; i += 50 {
+func (b *Box) Fill(n int, streams ...string) { b.fill(0, n, streams...) }
+
+// fill appends the records from from on.
+func (b *Box) fill(from, n int, streams ...string) {
+	for i := from; i < from+n; i += 50 {
 		require.NoError(b.T, b.St.Update(func(tx store.Tx) error {
-			for k := i; k < min(i+50, n); k++ {
+			for k := i; k < min(i+50, from+n); k++ {
 				for _, s := range streams {
 					r := outbox.Record{EventID: fmt.Sprint(k), Function: "f", Key: s, Data: fmt.Appendf(nil, `{"n":%d}`, k)}
 					if _, err := b.Out.Append(tx, s, r); err != nil {
@@ -176,7 +179,7 @@ func (h Harness) deliver(t *testing.T, script func(int) Fault, rounds int) {
 	b := NewBox(t)
 	u, stop := b.Start(h.Link(t, cloud))
 	for i := range rounds {
-		b.fillMore(200, i*200)
+		b.fill(i*200, 200, "a", "b", "c")
 		b.Drain(u)
 	}
 	s, err := u.Status()
@@ -188,22 +191,6 @@ func (h Harness) deliver(t *testing.T, script func(int) Fault, rounds int) {
 		assert.Zero(t, r.Repeats, "without a fault nothing comes twice")
 		assert.Zero(t, s.Resent)
 	}
-}
-
-// fillMore is Fill that goes on counting where the one before stopped.
-func (b *Box) fillMore(n, from int) {
-	for i := range n {
-		require.NoError(b.T, b.St.Update(func(tx store.Tx) error {
-			for _, s := range []string{"a", "b", "c"} {
-				r := outbox.Record{EventID: "e", Function: "f", Data: fmt.Appendf(nil, `{"n":%d}`, from+i)}
-				if _, err := b.Out.Append(tx, s, r); err != nil {
-					return err
-				}
-			}
-			return nil
-		}))
-	}
-	require.NoError(b.T, b.St.Flush(context.Background()))
 }
 
 func (h Harness) restart(t *testing.T) {
