@@ -1,6 +1,11 @@
 package script
 
-import "testing"
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+)
 
 func TestLibrariesAsInReference(t *testing.T) {
 	compare(t, []string{
@@ -99,4 +104,61 @@ local c = select(2, pcall(function()
 end)):match(":(%d+):")
 print(c - b)`,
 	})
+}
+
+// Random patterns over a few characters, valid or not, on short strings.
+func TestRandomPatternsAsInReference(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	parts := []string{"a", "b", ".", "%a", "%d", "%s", "%S", "[ab]", "[^a]", "[a-c]", "[%w_]", "%b()", "%f[%w]", "(", ")", "()", "*", "+", "-", "?", "^", "$", "%1", "%", "]", "[", "%%", " "}
+	subjects := []string{"", "a", "abc", "aabb", "a b c", "(a(b)c)", "ab12 cd", "aaa", "x=1, y=2", "a%b", "abab", "_a1"}
+	pattern := func() string {
+		var b strings.Builder
+		for range 1 + rnd.IntN(6) {
+			b.WriteString(parts[rnd.IntN(len(parts))])
+		}
+		return b.String()
+	}
+	var programs []string
+	for range 60 {
+		var b strings.Builder
+		for range 25 {
+			s, p := subjects[rnd.IntN(len(subjects))], pattern()
+			fmt.Fprintf(&b, `do local s, p = %q, %q
+local function try(f, ...) local r = {pcall(f, s, p, ...)} if r[1] then print(p, s, unpack(r)) else print(p, s, "error") end end
+try(string.find) try(string.match) try(string.find, 2) try(string.gsub, "<%%0>") try(string.gsub, function(...) return select("#", ...) .. "" end, 2)
+try(function(s, p) local n = 0 local l for a, b in s:gmatch(p) do n = n + 1 l = a if n > 20 then break end end return n, l end) end
+`, s, p)
+		}
+		programs = append(programs, b.String())
+	}
+	compare(t, programs)
+}
+
+// Random formats of numbers.
+func TestRandomFormatsAsInReference(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(7, 8))
+	numbers := []string{"0", "1", "-1", "42", "-123456", "0.5", "-0.1", "1/3", "1e10", "1e-10", "123456789.125", "1e100", "2^31", "1/0", "-1/0", "100000", "1e15"}
+	whole := []string{"0", "1", "-1", "42", "-123456", "255", "65535", "2^31"}
+	var programs []string
+	for range 40 {
+		var b strings.Builder
+		for range 25 {
+			flags := []string{"", "-", "0", "+", " ", "-+", "+0", "#"}[rnd.IntN(8)]
+			width := []string{"", "1", "5", "12"}[rnd.IntN(4)]
+			prec := []string{"", ".0", ".", ".1", ".3", ".10"}[rnd.IntN(6)]
+			verb := string("dioxXeEfgG"[rnd.IntN(10)])
+			n := numbers[rnd.IntN(len(numbers))]
+			if strings.Contains("dioxX", verb) {
+				n = whole[rnd.IntN(len(whole))]
+			} else if flags == "#" {
+				flags = ""
+			}
+			if strings.Contains("oxX", verb) && (strings.HasPrefix(n, "-") || strings.ContainsAny(flags, "+ ")) {
+				flags, n = "", "7"
+			}
+			fmt.Fprintf(&b, "print(%q, %q, string.format(%q, %s))\n", "%"+flags+width+prec+verb, n, "%"+flags+width+prec+verb, n)
+		}
+		programs = append(programs, b.String())
+	}
+	compare(t, programs)
 }

@@ -307,8 +307,13 @@ func (d *directive) unsigned(b *buffer, n uint64) {
 		base = 8
 	}
 	s := strconv.FormatUint(n, base)
-	if alternate {
-		prefix = map[byte]string{'o': "0", 'x': "0x", 'X': "0X"}[d.verb]
+	switch {
+	case alternate && d.verb == 'o':
+		s = "0" + s // counts as a digit
+	case alternate:
+		prefix = "0" + string(rune(d.verb))
+	case d.verb == 'o' && strings.Contains(d.flags, "#") && d.hasPrec && d.prec == 0:
+		d.prec = 1 // the 0 that is the prefix
 	}
 	if d.verb == 'X' {
 		s = strings.ToUpper(s)
@@ -326,6 +331,8 @@ func (d *directive) float(b *buffer, f float64) {
 			s = "-" + s
 		} else if strings.Contains(d.flags, "+") {
 			s = "+" + s
+		} else if strings.Contains(d.flags, " ") {
+			s = " " + s
 		}
 		d.pad(b, s)
 		return
