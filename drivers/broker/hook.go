@@ -124,8 +124,8 @@ func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
 	fresh := pk.Connect.Clean || known && old.Properties.Clean && old.Properties.ProtocolVersion < 5
 	c.held = h.s.line.attach(cl.ID, c, fresh)
 	context.AfterFunc(c.ctx, h.s.line.wake)
-	if fresh && h.s.b.opts.Marks != nil {
-		h.s.b.opts.Marks.Forget(cl.ID, nil)
+	if fresh {
+		h.s.forget(cl.ID)
 	}
 	if !known {
 		h.s.makeRoom()
@@ -151,6 +151,7 @@ func (h *hook) OnDisconnect(cl *mqtt.Client, err error, over bool) {
 		h.s.line.detach(c.held, c, over)
 		if over {
 			h.s.budget.forget(cl.ID)
+			h.s.forget(cl.ID)
 		}
 	}
 	h.s.keep.session(cl.ID)
@@ -176,9 +177,7 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 	case packets.Pubrel:
 		code := packets.CodeSuccess
 		if h.s.line.release(c.held, pk.PacketID) {
-			if m := h.s.b.opts.Marks; m != nil {
-				m.Forget(cl.ID, []string{drivers.Mark(cl.ID, pk.PacketID)})
-			}
+			h.s.forget(cl.ID, drivers.Mark(cl.ID, pk.PacketID)) // the client has seen the PUBREC
 		} else {
 			code = packets.ErrPacketIdentifierNotFound
 		}

@@ -110,6 +110,14 @@ func TestCleanSessionForgets(t *testing.T) {
 		got[0].Ack(nil)
 		require.Equal(t, byte(publish), sub.read().kind, "it was accepted, so others get it")
 		c.quiet() // but its sender does not know it any more
+		_, marks := e.forgotten()
+		require.Equal(t, []string{drivers.Mark("pub", 1)}, marks)
+		c.publish("in/1", "two", 1, 2, false)
+		got = e.wait(t, 2)
+		c.Close()
+		eventually(t, "its session ends", func() bool { sessions, _ := e.forgotten(); return len(sessions) == 3 })
+		got[1].Ack(nil)
+		eventually(t, "nothing is left of it", func() bool { _, marks := e.forgotten(); return len(marks) == 2 })
 	})
 }
 

@@ -30,6 +30,7 @@ type pending struct {
 	client  *mqtt.Client // of conn
 	settled bool
 	err     error // how it was settled
+	over    bool  // its session has ended: no repetition can come
 }
 
 // session is what the broker keeps about the messages from one client id.
@@ -90,7 +91,7 @@ func (l *line) attach(id string, c *conn, clean bool) *session {
 // forget drops the packet ids of a session. It needs line.mu.
 func (s *session) forget() {
 	for _, p := range s.byID {
-		p.conn = nil
+		p.conn, p.over = nil, true
 	}
 	clear(s.byID)
 	clear(s.received)
@@ -292,8 +293,9 @@ func (l *line) drain(s *session) {
 	l.reap(s)
 }
 
-// finish takes the packet id of a message out of use, just before its answer is written, and returns who gets the answer.
-func (l *line) finish(p *pending) (*conn, *mqtt.Client) {
+// finish takes the packet id of a message out of use, just before its answer is written. It returns who gets the answer, and
+// whether the message's mark serves nothing any more.
+func (l *line) finish(p *pending) (c *conn, cl *mqtt.Client, unmark bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if p.s.byID[p.pk.PacketID] == p {
@@ -302,7 +304,14 @@ func (l *line) finish(p *pending) (*conn, *mqtt.Client) {
 			p.s.received[p.pk.PacketID] = struct{}{}
 		}
 	}
-	return p.conn, p.client
+	if p.over {
+		unmark = true
+		if s := l.sessions[p.s.id]; s != nil {
+			_, used := s.byID[p.pk.PacketID]
+			unmark = !used
+		}
+	}
+	return p.conn, p.client, unmark
 }
 
 // release ends a QoS 2 message: its PUBREL came.

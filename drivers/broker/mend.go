@@ -147,6 +147,7 @@ func (s *serving) endSession(cl *mqtt.Client) {
 	s.mqtt.Clients.Delete(cl.ID)
 	s.line.drop(cl.ID)
 	s.budget.forget(cl.ID)
+	s.forget(cl.ID)
 	s.keep.session(cl.ID)
 }
 

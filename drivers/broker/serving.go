@@ -201,7 +201,10 @@ func (s *serving) pass(p *pending) {
 			s.b.log.Debug("broker: handing on a message", "topic", p.pk.TopicName, "error", err)
 		}
 	}
-	c, cl := s.line.finish(p)
+	c, cl, unmark := s.line.finish(p)
+	if unmark {
+		s.forget(p.s.id, drivers.Mark(p.s.id, p.pk.PacketID))
+	}
 	code := packets.CodeSuccess
 	switch {
 	case p.err == nil:
@@ -222,6 +225,13 @@ func (s *serving) pass(p *pending) {
 		kind = packets.Pubrec
 	}
 	_ = s.answer(cl, kind, p.pk.PacketID, code)
+}
+
+// forget tells the gateway that marks of a session, or all of them, serve nothing any more.
+func (s *serving) forget(session string, marks ...string) {
+	if m := s.b.opts.Marks; m != nil {
+		m.Forget(session, marks)
+	}
 }
 
 // answer writes PUBACK, PUBREC or PUBCOMP. Before MQTT 5 they have no reason code.
