@@ -27,6 +27,8 @@ type Client struct {
 	// active are the filters that each session has acknowledged, for telling copies apart.
 	active [maxSessions]atomic.Pointer[[]string]
 
+	reuses atomic.Bool // the broker uses packet ids anew too soon for marks to mean anything
+
 	changing sync.Mutex // one change of subscriptions at a time; guards memory and a run's sessions. Taken before mu
 	memory   *memory
 

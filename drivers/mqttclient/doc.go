@@ -19,6 +19,9 @@
 // therefore unsubscribes a filter that it never subscribed: a broker reads a connection in order, so that its answer
 // proves it. A session that the broker has lost loses its marks, too, since the broker counts its packet ids anew.
 //
+// A mark is a session and a packet id, so that it means something only as long as the broker does not use the id anew.
+// Brokers count the ids up and begin again at 65535; one that is seen to do otherwise gets no benefit of marks.
+//
 // QoS 2 is the same with PUBREC in the place of PUBACK: a broker that has read a PUBREC sends PUBREL and never the
 // message again. paho answers a PUBREL by itself, at any time.
 //

@@ -108,7 +108,8 @@ func (s *session) deliver(m mqtt.Message) {
 		if !s.take(id, m.Duplicate()) {
 			return
 		}
-		d.Mark, d.Again = drivers.Mark(s.id, id), m.Duplicate()
+		s.watchReuse(id, m.Duplicate())
+		d.Mark, d.Again = drivers.Mark(s.id, id), m.Duplicate() && !s.c.reuses.Load()
 		d.Ack = func(err error) {
 			if err == nil || errors.Is(err, drivers.ErrRefused) {
 				s.settle(qos, id)
@@ -129,15 +130,24 @@ func (s *session) take(id uint16, again bool) bool {
 		return false
 	}
 	s.held.add(id)
-	if !again {
-		// The broker uses the id anew, which it does only after it has read the acknowledgement: the engine drops the old
-		// mark by itself, and the proof to come must not drop the new one.
-		s.proof.Lock()
-		s.unread.remove(id)
-		s.proving.remove(id)
-		s.proof.Unlock()
-	}
 	return true
+}
+
+// watchReuse notices a broker that uses a packet id anew as soon as it has read its acknowledgement. Of such a one nobody can
+// tell, after a lost connection, whether a message with DUP set is the old one or a new one with the same content that got lost
+// on the way. All of its messages count as new then: rather twice than never. Brokers usually count up to 65535 first,
+// long after the mark of an id has been dropped.
+func (s *session) watchReuse(id uint16, again bool) {
+	if again {
+		return
+	}
+	s.proof.Lock()
+	soon := s.unread.has(id) || s.proving.has(id)
+	s.proof.Unlock()
+	if soon && !s.c.reuses.Swap(true) {
+		s.c.log.Warn("the broker uses packet ids anew at once, so that its repetitions cannot be told from new messages: after lost connections messages may come twice",
+			"broker", s.c.target.url)
+	}
 }
 
 // settle queues an acknowledgement. It does not block.
@@ -283,16 +293,12 @@ func (s *session) await(ctx context.Context, t mqtt.Token) error {
 		if t.Error() == nil {
 			return nil
 		}
-		err := fmt.Errorf("%w: %w", drivers.ErrNotConnected, t.Error())
-		s.run.fail(err)
-		return err
+		s.run.fail(t.Error())
 	case <-s.run.ctx.Done():
-		return fmt.Errorf("%w: %w", drivers.ErrNotConnected, context.Cause(s.run.ctx))
 	case <-ctx.Done():
-		err := fmt.Errorf("the broker has not answered: %w", ctx.Err())
-		s.run.fail(err)
-		return err
+		s.run.fail(fmt.Errorf("the broker has not answered: %w", ctx.Err())) // unless the run has ended anyway
 	}
+	return s.run.gone()
 }
 
 // lowerGets says whether a session of a lower slot gets the messages of a topic too.
