@@ -351,8 +351,8 @@ func TestBackPressureKeepsTheConnection(t *testing.T) {
 	for i := range n {
 		p.publish("b/x", 0, false, strings.Repeat("x", 1000)+fmt.Sprint(i))
 	}
-	// The broker gives up a client that has said nothing for one and a half times the keep-alive; eight seconds are five times
-	// that. The test waits for publishes to come back, one every 200 ms.
+	// The broker looks every five seconds and gives up who has said nothing for one and a half times the keep-alive. The test waits for
+	// publishes to come back, one every 200 ms, for longer than that.
 	for range 40 {
 		r, err := c.Publish(context.Background(), drivers.Message{Topic: "elsewhere", QoS: 1})
 		require.NoError(t, err)
