@@ -87,7 +87,7 @@ func (w *worker) timed(inv *functions.Invocation) *functions.Outcome {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	return w.machine.Run(ctx, inv, func(r functions.Read) functions.ReadAnswer { return w.ask(inv.ID, r) })
+	return w.machine.Run(ctx, inv, func(r functions.Read) functions.ReadAnswer { return w.ask(ctx, inv.ID, r) })
 }
 
 func (w *worker) idle() bool {
@@ -96,13 +96,25 @@ func (w *worker) idle() bool {
 	return len(w.queue) == 0
 }
 
-// ask puts a question of the running invocation to the gateway and waits for the answer. If the socket fails here,
-// the process is about to end.
-func (w *worker) ask(id uint64, r functions.Read) functions.ReadAnswer {
+// ask puts a question of the running invocation to the gateway and waits for the answer, or for the deadline: an answer
+// that comes later is dropped. If the socket fails here, the process is about to end.
+func (w *worker) ask(ctx context.Context, id uint64, r functions.Read) functions.ReadAnswer {
+	if err := ctx.Err(); err != nil {
+		return functions.ReadAnswer{Read: r, Err: err.Error()}
+	}
 	if err := w.send(func(buf []byte) ([]byte, error) { return frame.AppendAsk(buf, id, r) }); err != nil {
 		return functions.ReadAnswer{Read: r, Err: err.Error()}
 	}
-	a := <-w.answers
-	a.Read = r
-	return a.ReadAnswer
+	for {
+		select {
+		case a := <-w.answers:
+			if a.id != id {
+				continue // of an earlier invocation
+			}
+			a.Read = r
+			return a.ReadAnswer
+		case <-ctx.Done():
+			return functions.ReadAnswer{Read: r, Err: ctx.Err().Error()}
+		}
+	}
 }
