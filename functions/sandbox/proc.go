@@ -57,7 +57,7 @@ func (w *proc) read() {
 }
 
 // readFrames handles frames until there are no more. What several frames that have come together cause to be sent goes
-// out in one write; but a worker that asks waits for its answer.
+// out in one write.
 func (w *proc) readFrames() error {
 	corked := false
 	for {
@@ -65,11 +65,7 @@ func (w *proc) readFrames() error {
 		if err != nil {
 			return err
 		}
-		switch more := w.frames.More(); {
-		case corked && t == frame.Ask:
-			w.out.uncork()
-			corked = false
-		case !corked && more && t != frame.Ask:
+		if !corked && w.frames.More() {
 			w.out.cork()
 			corked = true
 		}
@@ -177,10 +173,16 @@ func (w *proc) settled(o *functions.Outcome) error {
 	}
 	p.next(w)
 	p.dispatch()
-	p.unlock()
 	o.Usage.Wall, o.Usage.CPU = min(o.Usage.Wall, elapsed), min(o.Usage.CPU, elapsed)
 	o.Usage.Memory = min(o.Usage.Memory, p.opts.Memory)
-	t.tell(o)
+	later := t.asking
+	if later {
+		t.late = o
+	}
+	p.unlock()
+	if !later {
+		t.tell(o)
+	}
 	return nil
 }
 
@@ -203,27 +205,48 @@ func (w *proc) asked(id uint64, r functions.Read) error {
 		switch {
 		case t.check != nil:
 			err = fmt.Errorf("%w: while it compiles", frame.ErrBreach)
+		case t.asking:
+			err = fmt.Errorf("%w: before the last one was answered", frame.ErrBreach)
 		case t.asks > maxAsks:
 			err = fmt.Errorf("%w: more than %d reads of one invocation", frame.ErrBreach, maxAsks)
 		case w.out.pending() > maxPending:
 			err = fmt.Errorf("%w: the answers to earlier ones are not read", frame.ErrBreach)
 		}
 	}
+	if err == nil {
+		t.asking = t.Ask != nil
+	}
 	p.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	a := functions.ReadAnswer{Err: "there is nothing to read from"}
-	if t.Ask != nil {
-		a = t.Ask(r)
+	if t.Ask == nil {
+		w.answer(t, functions.ReadAnswer{Err: "there is nothing to read from"})
+		return nil
 	}
-	err = w.out.put(func(buf []byte) ([]byte, error) { return frame.AppendAnswer(buf, id, a) })
+	p.wg.Go(func() {
+		a := t.Ask(r)
+		p.mu.Lock()
+		t.asking = false
+		late := t.late
+		p.mu.Unlock()
+		if late != nil {
+			t.tell(late)
+			return
+		}
+		w.answer(t, a)
+	})
+	return nil
+}
+
+// answer sends the answer to what a task asked.
+func (w *proc) answer(t *task, a functions.ReadAnswer) {
+	err := w.out.put(func(buf []byte) ([]byte, error) { return frame.AppendAnswer(buf, t.id, a) })
 	if err != nil {
 		a = functions.ReadAnswer{Err: "the value is " + err.Error()}
-		_ = w.out.put(func(buf []byte) ([]byte, error) { return frame.AppendAnswer(buf, id, a) }) // a short text fits
+		_ = w.out.put(func(buf []byte) ([]byte, error) { return frame.AppendAnswer(buf, t.id, a) }) // a short text fits
 	}
 	w.out.flush()
-	return nil
 }
 
 // needs sends the code of the running invocation, which the worker has dropped; once an invocation.

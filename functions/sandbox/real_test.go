@@ -181,38 +181,87 @@ func TestRealMany(t *testing.T) {
 	require.EqualValues(t, 4, bad.Load())
 }
 
-// TestRealSlowOnesMakeWay: what stands behind a long invocation is run by another worker meanwhile.
+// TestRealSlowOnesMakeWay: what stands behind a long invocation is run by another worker meanwhile, also if the long one
+// waits for an answer.
 func TestRealSlowOnesMakeWay(t *testing.T) {
-	p := realPool(t, nil)
-	require.Nil(t, run(t, p, "1", with(double, 5*time.Second)).Fault)
-	slow := lua("while true do end")
-	slowDone := make(chan time.Time, 1)
-	j := job("1", func(*functions.Outcome) { slowDone <- time.Now() })
-	with(slow, time.Second)(&j)
-	jobs := []Job{j}
-	var fast sync.WaitGroup
-	for range 5 {
-		fast.Add(1)
-		j := job("1", func(o *functions.Outcome) {
-			if o.Fault != nil {
-				t.Error(o.Fault)
+	for name, source := range map[string]string{
+		"waits": `return function() return state.get("n") end`,
+		"computes": `return function()
+			for i = 1, 250 do
+				local t = os.clock()
+				while os.clock() - t < 0.1 do end
+				if state.get("n" .. i) then return end
+			end
+		end`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := realPool(t, nil)
+			require.Nil(t, run(t, p, "1", with(double, 5*time.Second)).Fault)
+			goOn := make(chan struct{})
+			slow := make(chan *functions.Outcome, 1)
+			j := job("1", func(o *functions.Outcome) { slow <- o })
+			with(lua(source), time.Minute)(&j)
+			j.Ask = func(r functions.Read) functions.ReadAnswer {
+				if name == "waits" {
+					<-goOn
+					return functions.ReadAnswer{Read: r, Value: []byte("1")}
+				}
+				select {
+				case <-goOn:
+					return functions.ReadAnswer{Read: r, Value: []byte("1")}
+				default:
+					return functions.ReadAnswer{Read: r}
+				}
 			}
-			fast.Done()
+			jobs := []Job{j}
+			var fast sync.WaitGroup
+			for range 5 {
+				fast.Add(1)
+				j := job("1", func(o *functions.Outcome) {
+					if o.Fault != nil {
+						t.Error(o.Fault)
+					}
+					fast.Done()
+				})
+				with(double, time.Minute)(&j)
+				jobs = append(jobs, j)
+			}
+			begin := time.Now()
+			p.Submit(jobs...)
+			fast.Wait()
+			t.Logf("the others were done after %v", time.Since(begin))
+			require.Empty(t, slow)
+			require.NotZero(t, p.Stats().Moved)
+			close(goOn)
+			require.Nil(t, receive(t, slow).Fault)
 		})
-		with(double, time.Second)(&j)
-		jobs = append(jobs, j)
 	}
-	begin := time.Now()
-	p.Submit(jobs...)
-	fast.Wait()
-	t.Logf("the others were done after %v", time.Since(begin))
-	select {
-	case <-slowDone:
-		t.Fatal("the others had to wait for the slow one")
-	default:
-	}
-	require.NotZero(t, p.Stats().Moved)
-	receive(t, slowDone)
+}
+
+// TestRealSlowAnswers: an answer that takes longer than the invocation may costs it, not its worker; and Done waits for Ask.
+func TestRealSlowAnswers(t *testing.T) {
+	p := realPool(t, func(o *Options) { o.Grace = 30 * time.Second })
+	var asking atomic.Bool
+	o := run(t, p, "1", func(j *Job) {
+		with(lua(`return function() return state.get("n") end`), 20*time.Millisecond)(j)
+		j.Ask = func(r functions.Read) functions.ReadAnswer {
+			asking.Store(true)
+			defer asking.Store(false)
+			eventually(t, "the worker is free again", func() bool { return p.Stats().Busy == 0 })
+			return functions.ReadAnswer{Read: r}
+		}
+		done := j.Done
+		j.Done = func(o *functions.Outcome) {
+			if asking.Load() {
+				t.Error("Done was called while Ask was under way")
+			}
+			done(o)
+		}
+	})
+	require.NotNil(t, o.Fault)
+	require.Equal(t, functions.FaultTimeout, o.Fault.Kind)
+	require.Equal(t, "2", string(run(t, p, "1", with(double, 5*time.Second)).Result))
+	require.EqualValues(t, 1, p.Stats().Started)
 }
 
 // TestRealConfinement looks at a real worker from outside.

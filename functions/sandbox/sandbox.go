@@ -82,8 +82,8 @@ type Job struct {
 	Inv    *functions.Invocation // its ID must differ from every other that is under way and be below 1<<63
 	Bundle *functions.Bundle     // its code; the digest is the invocation's Revision
 
-	// Ask answers what the function reads. It is called from the goroutine that reads the worker's frames, one call at
-	// a time; while it blocks, the invocation's clock runs.
+	// Ask answers what the function reads. It is called from a goroutine of the pool, one call at a time, and never
+	// when or after Done is. While it blocks, the invocation's clock runs; it must end by itself.
 	Ask func(functions.Read) functions.ReadAnswer
 
 	// Done is called exactly once, from a goroutine of the pool, which reads no further frame of that worker meanwhile:

@@ -26,6 +26,9 @@ type task struct {
 	needed   bool // the worker said that it lacks the code
 	revoking bool // the worker was asked to give it back
 	asks     int
+
+	asking bool               // a call of Ask is under way
+	late   *functions.Outcome // what to tell when it is over
 }
 
 // settled is a task with what became of it.
@@ -46,6 +49,10 @@ func (t *task) tell(o *functions.Outcome) {
 
 // settle ends a task with an outcome of the pool's own making.
 func (p *Pool) settle(t *task, o *functions.Outcome) {
+	if t.asking {
+		t.late = o
+		return
+	}
 	p.done = append(p.done, settled{t, o})
 }
 
