@@ -200,7 +200,7 @@ type Stream struct {
 type Retain struct {
 	Bytes units.Size     `yaml:"bytes" json:"bytes"`
 	Age   units.Duration `yaml:"age" json:"age"`
-	Full  string         `yaml:"full" json:"full"` // drop-oldest
+	Full  string         `yaml:"full" json:"full"` // drop-oldest, drop-newest
 }
 
 // Batch is how records travel.

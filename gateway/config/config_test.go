@@ -221,13 +221,17 @@ func TestTags(t *testing.T) {
 }
 
 func TestRedacted(t *testing.T) {
-	c, err := Load("testdata/good/full.yaml", Overrides{Broker: "mqtt://me:secret@10.0.0.2:1883"})
+	_, err := Load("", Overrides{Broker: "mqtt://me:secret@10.0.0.2:1883"})
+	require.ErrorContains(t, err, "--broker: has a user in it")
+	require.NotContains(t, err.Error(), "secret")
+	c, err := Load("testdata/good/full.yaml", Overrides{Broker: "mqtt://10.0.0.2:1883"})
 	require.NoError(t, err)
 	require.False(t, c.Broker.Embedded())
 	b, err := c.Redacted()
 	require.NoError(t, err)
-	require.NotContains(t, string(b), "secret")
-	require.Contains(t, string(b), `"url":"mqtt://me@10.0.0.2:1883"`)
+	require.Contains(t, string(b), `"url":"mqtt://10.0.0.2:1883"`)
+	require.Equal(t, map[string]any{"a": []any{"tcp://me@x:1", 1}}, hidePasswords(map[string]any{"a": []any{"tcp://me:secret@x:1", 1}}))
+	require.Equal(t, "(a URL that is not valid)", hidePassword("tcp://me:se%cret@x"))
 	require.Contains(t, string(b), `"linger":"0"`)
 	require.Contains(t, string(b), `"min_free":"128MiB"`)
 	require.Less(t, strings.Index(string(b), `"z":{"mqtt"`), strings.Index(string(b), `"a":{"mqtt"`))

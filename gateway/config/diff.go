@@ -10,7 +10,8 @@ import (
 )
 
 // Redacted returns the configuration in force as JSON for people, in the order of gateway.yaml. Secrets are files, so that only their
-// names stand in it; a password in a URL of the command line is left out.
+// names stand in it; a password in a URL of a
+// device, where only its driver could refuse it, is left out.
 func (c *Config) Redacted() (json.RawMessage, error) {
 	v := *c
 	v.Broker.URL = hidePassword(v.Broker.URL)

@@ -136,7 +136,7 @@ func (c *Config) override(o Overrides) error {
 		}
 		c.Broker = b
 	default:
-		if err := checkURL(o.Broker, true); err != nil {
+		if err := checkURL(o.Broker); err != nil {
 			return fmt.Errorf("--broker: %w", err)
 		}
 		b := Broker{URL: o.Broker}

@@ -72,7 +72,7 @@ func (c *Config) checkBroker(k *checks) {
 		return
 	}
 	if c.given("broker", "url") {
-		k.at(checkURL(b.URL, false), "broker", "url")
+		k.at(checkURL(b.URL), "broker", "url")
 	}
 	for _, key := range []string{"listen", "users"} {
 		if c.given("broker", key) && (len(b.Listen) > 0 || len(b.Users) > 0) {
@@ -181,7 +181,7 @@ func (c *Config) checkUplinks(k *checks) {
 			k.at(errors.New(`needs a url, like "mqtts://broker.example.com:8883"`), path...)
 			continue
 		}
-		k.at(checkURL(u.MQTT.URL, false), append(path, "url")...)
+		k.at(checkURL(u.MQTT.URL), append(path, "url")...)
 		if u.MQTT.Username == "" && u.MQTT.PasswordFile != "" {
 			k.at(errors.New("needs a username with it"), append(path, "password_file")...)
 		}
@@ -201,7 +201,7 @@ func (c *Config) checkStreams(k *checks) {
 		at(oneOf(s.Priority, "high", "normal", "low"), "priority")
 		at(sizeIn(s.Retain.Bytes, 64<<10, 1<<40), "retain", "bytes")
 		at(atLeast(s.Retain.Age, time.Minute), "retain", "age")
-		at(oneOf(s.Retain.Full, "drop-oldest"), "retain", "full")
+		at(oneOf(s.Retain.Full, "drop-oldest", "drop-newest"), "retain", "full")
 		at(countIn(s.Batch.Records, 1, 10_000), "batch", "records")
 		at(sizeIn(s.Batch.Bytes, 1<<10, 1<<20), "batch", "bytes")
 		at(atMost(s.Batch.Linger, time.Hour), "batch", "linger")
@@ -262,16 +262,16 @@ func secureURL(s string) bool {
 	return err == nil && slices.Contains([]string{"mqtts", "ssl", "tls"}, u.Scheme)
 }
 
-// checkURL checks a broker's URL. Its errors do not repeat it where it may hold a password.
-func checkURL(s string, userinfo bool) error {
+// checkURL checks a broker's URL. It is no place for a password, and its errors do not repeat one.
+func checkURL(s string) error {
 	u, err := url.Parse(s)
 	switch {
 	case err != nil || u.Hostname() == "":
 		return errors.New("is not a broker's URL: write tcp://host:1883 or mqtts://host:8883")
 	case !slices.Contains([]string{"tcp", "mqtt", "mqtts", "ssl", "tls"}, u.Scheme):
 		return fmt.Errorf("begins with %s://, which this version does not speak: write tcp://, mqtt:// or mqtts://", u.Scheme)
-	case u.User != nil && !userinfo:
-		return errors.New("has a user in it: write username and password_file beside it instead")
+	case u.User != nil:
+		return errors.New("has a user in it, and URLs are shown: write username and password_file in the configuration instead")
 	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
 		return errors.New("has something after the host: write the host and the port only")
 	}
