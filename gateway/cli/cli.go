@@ -44,10 +44,9 @@ type Options struct {
 	Version string
 	Kinds   []string // of devices, for config check
 
-	Run    func(ctx context.Context, o RunOptions) error   // the gateway, until ctx ends
-	Worker func() int                                      // a worker process; what it returns is the exit code
-	Demo   func(ctx context.Context, o DemoOptions) error  // the demo, until ctx ends
-	Cloud  func(ctx context.Context, o CloudOptions) error // the receiver for development, until ctx ends
+	Run    func(ctx context.Context, o RunOptions) error  // the gateway, until ctx ends
+	Worker func() int                                     // a worker process; what it returns is the exit code
+	Demo   func(ctx context.Context, o DemoOptions) error // the demo, until ctx ends
 
 	Stdin          io.Reader // os.Stdin
 	Stdout, Stderr io.Writer // os.Stdout, os.Stderr
@@ -68,14 +67,6 @@ type DemoOptions struct {
 	Stdin   io.Reader
 	Stdout  io.Writer
 	Stderr  io.Writer
-}
-
-// CloudOptions are what "perigee cloud" was told.
-type CloudOptions struct {
-	Listen string    // tcp://HOST:PORT
-	Out    string    // file to append records to; empty: Stdout
-	Stdout io.Writer // where records go without Out
-	Stderr io.Writer // where everything else is said
 }
 
 // Program is the command, ready to be called.

@@ -62,7 +62,7 @@ type dev struct {
 
 // run applies at the start and after each save until ctx ends. Lost tells it that a follower has lost the gateway.
 func (d *dev) run(ctx context.Context) error {
-	defer d.watch.Close()
+	defer func() { _ = d.watch.Close() }()
 	d.stop = func() {}
 	defer func() { d.stop() }()
 	lost := make(chan struct{}, 1)

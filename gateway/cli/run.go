@@ -69,25 +69,3 @@ func demoCommand() *command {
 		},
 	}
 }
-
-func cloudCommand() *command {
-	return &command{
-		name: "cloud", brief: "receive what gateways send, for development", local: true, plain: true,
-		text: `It is the far side of an uplink: a broker that takes batches and writes each record once, in order, as one CloudEvent a line.
-Duplicates are only counted; gaps are named on standard error.`,
-		examples: []string{
-			"perigee cloud",
-			"perigee cloud --listen tcp://127.0.0.1:1884 --out records.ndjson",
-		},
-		flags: []cli.Flag{
-			&cli.StringFlag{Name: "listen", Usage: "receive at `URL`", Value: "tcp://127.0.0.1:1884"},
-			&cli.StringFlag{Name: "out", Usage: "append records to `FILE` instead of standard output"},
-		},
-		run: func(c *call) error {
-			if c.p.opts.Cloud == nil {
-				return usagef("this program has no receiver in it")
-			}
-			return c.p.opts.Cloud(c.ctx, CloudOptions{Listen: c.String("listen"), Out: c.String("out"), Stdout: c.p.opts.Stdout, Stderr: c.p.opts.Stderr})
-		},
-	}
-}

@@ -52,10 +52,6 @@ func program() *cli.Program {
 			fmt.Println("demo", o.DataDir, o.Plain)
 			return nil
 		},
-		Cloud: func(_ context.Context, o cli.CloudOptions) error {
-			fmt.Println("cloud", o.Listen, o.Out)
-			return nil
-		},
 	})
 }
 
@@ -81,6 +77,7 @@ func TestScripts(t *testing.T) {
 			env.Values[fakeKey{}] = &scripted{Fake: f, socket: socket, stop: stop}
 			env.Setenv("SOCKET", socket)
 			env.Setenv("TZ", "UTC")
+			env.Setenv("GORACE", "atexit_sleep_ms=10") // a second at the end of every command otherwise
 			env.Setenv("HOME", dir)
 			env.Setenv("XDG_STATE_HOME", dir)
 			return os.WriteFile(filepath.Join(env.WorkDir, "gateway.yaml"), []byte("id: gw-01\napi: {socket: "+socket+"}\n"), 0o600)
