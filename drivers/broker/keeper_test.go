@@ -341,6 +341,7 @@ func TestStoreComesBack(t *testing.T) {
 	r := start(t, Options{Store: st})
 	c, _ := dialRaw(t, r.addr, 4, login{id: "sub"})
 	c.subscribe("x/#", 1)
+	c.quiet() // no retained message is on its way
 	r.mustPublish(t, "x/1", "v", true)
 	eventually(t, "all is stored", func() bool { a, b := keys(t, st); return a == 1 && b == 2 })
 	r.stop()
