@@ -88,7 +88,11 @@ func New(o Options) (a *App, err error) {
 	if err := a.openStore(cfg); err != nil {
 		return nil, err
 	}
-	if err := a.openOutbox(cfg); err != nil {
+	clock, err := engine.OpenClock(a.st, a.log)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.openOutbox(cfg, clock); err != nil {
 		return nil, err
 	}
 	a.marks = &lateMarks{}
@@ -101,6 +105,7 @@ func New(o Options) (a *App, err error) {
 	a.engine, err = engine.New(engine.Options{
 		Gateway:     cfg.ID,
 		Store:       a.st,
+		Clock:       clock,
 		Outbox:      a.box,
 		Broker:      a.broker,
 		Devices:     a.devices.set(),
@@ -139,21 +144,27 @@ func (a *App) openStore(cfg *config.Config) error {
 		linger = -1
 	}
 	st, err := store.Open(cfg.DataDir, store.Options{Durability: durability, Linger: linger, Profile: cfg.Store.Profile,
-		MinFree: int64(cfg.Store.MinFree), Log: a.log.With("part", "store")})
+		MinFree: int64(cfg.Store.MinFree), SetAside: true, Log: a.log.With("part", "store")})
 	if err != nil {
 		return err
 	}
 	a.st = st
+	if dir := st.Stats().SetAside; dir != "" {
+		err := fmt.Errorf("the store was damaged and is set aside in %s; the gateway began with an empty one: functions of the directory are back, what waited and all state are not", dir)
+		a.log.Error(err.Error())
+		a.problems.set("store", err)
+	}
 	a.later("store", func(context.Context) error { return st.Close() })
 	return nil
 }
 
-func (a *App) openOutbox(cfg *config.Config) (err error) {
+func (a *App) openOutbox(cfg *config.Config, clock *engine.Clock) (err error) {
 	first := ""
 	if len(cfg.Uplinks) > 0 {
 		first = cfg.Uplinks[0].Name
 	}
-	a.box, err = outbox.Open(a.st, outbox.Options{Gateway: cfg.ID, Uplink: first, Streams: streams(cfg), Log: a.log.With("part", "streams")})
+	a.box, err = outbox.Open(a.st, outbox.Options{Gateway: cfg.ID, Uplink: first, Streams: streams(cfg),
+		Now: func() time.Time { return time.Unix(0, int64(clock.Now())) }, Log: a.log.With("part", "streams")})
 	return err
 }
 

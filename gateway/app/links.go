@@ -28,6 +28,7 @@ func newLinks(cfg *config.Config, box *outbox.Outbox, log *slog.Logger) (*links,
 		link, err := mqttlink.New(mqttlink.Options{
 			URL:          u.MQTT.URL,
 			Gateway:      cfg.ID,
+			ClientID:     fmt.Sprintf("perigee-%s-uplink-%s", cfg.ID, u.Name),
 			Username:     u.MQTT.Username,
 			PasswordFile: u.MQTT.PasswordFile,
 			TLS:          mqttlink.TLS{CA: u.MQTT.TLS.CA, Cert: u.MQTT.TLS.Cert, Key: u.MQTT.TLS.Key},

@@ -214,7 +214,7 @@ type target struct {
 }
 
 // window is how many actions may be on their way to a target at once.
-const window = 64
+const window = 512
 
 func newTarget(e *Engine, name string, p port) *target {
 	return &target{engine: e, name: name, port: p, woken: make(chan struct{}, 1)}
@@ -285,6 +285,12 @@ func (t *target) run(ctx context.Context) {
 			continue
 		}
 		receipt, err := t.port.send(ctx, a)
+		if err != nil && t.name == brokerTarget && !errors.Is(err, drivers.ErrNotConnected) && ctx.Err() == nil {
+			t.engine.log.Error("a publish that the broker will never take was dropped", "function", a.fn, "event", a.event, "error", err)
+			t.engine.counts.actionsDropped.Add(1)
+			t.finish(a)
+			continue
+		}
 		if err != nil {
 			t.putBack(a)
 			t.failed(err)

@@ -35,7 +35,8 @@ const clockPersist = time.Minute
 
 var clockKey = store.NewKey(store.Meta).String("clock")
 
-func openClock(st *store.Store, log *slog.Logger) (*Clock, error) {
+// OpenClock carries the gateway's clock on from what the store has of it.
+func OpenClock(st *store.Store, log *slog.Logger) (*Clock, error) {
 	c := &Clock{start: time.Now(), boot: 1, bootS: bootID()}
 	err := st.View(func(r store.Reader) error {
 		v, ok, err := r.Get(clockKey)

@@ -49,6 +49,7 @@ type Pool interface {
 type Options struct {
 	Gateway string // the gateway's id
 	Store   *store.Store
+	Clock   *Clock
 	Outbox  *outbox.Outbox
 	Broker  drivers.Broker
 	Devices drivers.Set
@@ -115,12 +116,14 @@ type Engine struct {
 	ready    []*function // functions with a lane that could run, in turn
 	held     heldList    // jobs in memory only, oldest first
 	heldSize int64
-	spillAt  *entry // the wheel's entry that will spill the oldest, if any
+	room     *sync.Cond // of mu: heldSize has shrunk, or the engine stops
+	spillAt  *entry     // the wheel's entry that will spill the oldest, if any
 	pumping  bool
 	pumpMore bool
 	stopping bool
 
 	readings readings
+	marked   markedDeliveries
 	nextInv  atomic.Uint64
 
 	runners sync.WaitGroup
@@ -131,10 +134,7 @@ type Engine struct {
 // journal. Nothing runs before Start.
 func New(o Options) (*Engine, error) {
 	o.defaults()
-	clock, err := openClock(o.Store, o.Log)
-	if err != nil {
-		return nil, err
-	}
+	clock := o.Clock
 	seq, err := openSequence(o.Store)
 	if err != nil {
 		return nil, err
@@ -151,6 +151,7 @@ func New(o Options) (*Engine, error) {
 		routes: newRoutes(),
 	}
 	e.wheel = newWheel(clock.Now)
+	e.room = sync.NewCond(&e.mu)
 	if e.losses, err = openLosses(o.Store); err != nil {
 		return nil, err
 	}
@@ -182,6 +183,7 @@ func (e *Engine) Start(ctx context.Context) {
 func (e *Engine) Drain(ctx context.Context) error {
 	e.mu.Lock()
 	e.stopping = true
+	e.room.Broadcast()
 	e.mu.Unlock()
 	for {
 		e.mu.Lock()

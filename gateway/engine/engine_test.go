@@ -68,8 +68,8 @@ type fakeBroker struct {
 }
 
 func (b *fakeBroker) Run(ctx context.Context, _ drivers.Emit) error { <-ctx.Done(); return nil }
-func (b *fakeBroker) Connected() bool                              { return true }
-func (b *fakeBroker) InProcess() bool                              { return b.inProcess }
+func (b *fakeBroker) Connected() bool                               { return true }
+func (b *fakeBroker) InProcess() bool                               { return b.inProcess }
 func (b *fakeBroker) Subscribe(_ context.Context, f []drivers.Filter) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -144,7 +144,9 @@ func openRig(t *testing.T, dir string, change ...func(*Options)) *rig {
 	r := &rig{t: t, dir: dir, st: st, broker: &fakeBroker{inProcess: true}, fan: &relay{}}
 	r.box, err = outbox.Open(st, outbox.Options{Gateway: "gw", Log: log})
 	require.NoError(t, err)
-	o := Options{Gateway: "gw", Store: st, Outbox: r.box, Broker: r.broker, Log: log,
+	clock, err := OpenClock(st, log)
+	require.NoError(t, err)
+	o := Options{Gateway: "gw", Store: st, Clock: clock, Outbox: r.box, Broker: r.broker, Log: log,
 		Devices: drivers.Set{
 			"fan":   {Name: "fan", Kind: "fake", Actuator: r.fan},
 			"meter": {Name: "meter", Kind: "mqtt", Feed: &drivers.Feed{Topic: "meter/1/json", Field: "power", Write: "meter/1/set"}},

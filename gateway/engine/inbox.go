@@ -196,17 +196,38 @@ func (e *Engine) unhold(j *job) {
 		e.held.Remove(j.held)
 		j.held = nil
 		e.heldSize -= int64(j.size)
+		if e.heldSize <= e.opt.MaxMemory {
+			e.room.Broadcast()
+		}
 	}
 }
 
-// takeHeld takes the oldest held jobs off the list until at most limit bytes are held. The caller holds mu.
+// takeHeld takes the oldest held jobs off the list until at most limit bytes are held, but for those that may not be
+// spilled now. The caller holds mu.
 func (e *Engine) takeHeld(limit int64) (jobs []*job) {
-	for e.heldSize > limit && e.held.Len() > 0 {
-		j := e.held.Front().Value.(*job)
-		e.unhold(j)
-		jobs = append(jobs, j)
+	planned := map[*function]int64{}
+	for n := e.held.Front(); n != nil && e.heldSize > limit && len(jobs) < spillMost; {
+		j := n.Value.(*job)
+		n = n.Next()
+		if e.mayspill(j, planned) {
+			e.unhold(j)
+			jobs = append(jobs, j)
+		}
 	}
 	return jobs
+}
+
+// mayspill says whether a held job may go to the inbox. On the embedded broker an event for a function whose share is
+// full stays with its sender, who is not acknowledged and waits: nothing is lost, and nobody else waits. On another broker all functions
+// share a session and its few unacknowledged messages, so there the oldest is dropped instead (see makeRoom). planned counts what is
+// about to be spilled. The caller holds mu.
+func (e *Engine) mayspill(j *job, planned map[*function]int64) bool {
+	planned[j.fn] += int64(j.size)
+	if e.opt.Broker.InProcess() && j.fn.inbox+planned[j.fn] > inboxShare {
+		planned[j.fn] -= int64(j.size)
+		return false
+	}
+	return true
 }
 
 // spillDue stores what has been held long enough, and comes again while anything is held.
@@ -214,17 +235,27 @@ func (e *Engine) spillDue() {
 	e.mu.Lock()
 	now := e.clock.Now()
 	var jobs []*job
-	for front := e.held.Front(); front != nil; front = e.held.Front() {
-		j := front.Value.(*job)
-		if j.since+e.opt.SpillAfter > now || len(jobs) == spillMost {
+	planned := map[*function]int64{}
+	again := now + e.opt.SpillAfter
+	for n := e.held.Front(); n != nil; {
+		j := n.Value.(*job)
+		n = n.Next()
+		if due := j.since + e.opt.SpillAfter; due > now {
+			again = due
 			break
 		}
-		e.unhold(j)
-		jobs = append(jobs, j)
+		if len(jobs) == spillMost {
+			again = now + time.Millisecond
+			break
+		}
+		if e.mayspill(j, planned) {
+			e.unhold(j)
+			jobs = append(jobs, j)
+		}
 	}
 	e.spillAt = nil
-	if front := e.held.Front(); front != nil {
-		e.spillAt = e.wheel.add(max(front.Value.(*job).since+e.opt.SpillAfter, now+time.Millisecond), e.spillDue)
+	if e.held.Len() > 0 {
+		e.spillAt = e.wheel.add(again, e.spillDue)
 	}
 	e.mu.Unlock()
 	e.spill(jobs)

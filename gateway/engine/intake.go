@@ -24,6 +24,9 @@ func (e *Engine) Offer(ctx context.Context, d drivers.Delivery) error {
 		e.refuse(d, why)
 		return nil
 	}
+	if d.Mark != "" && d.Again && e.joins(d) {
+		return nil
+	}
 	e.stamp(ev)
 	life := e.lives.add(ev)
 	if ev.Type == event.Reading {
@@ -34,6 +37,17 @@ func (e *Engine) Offer(ctx context.Context, d drivers.Delivery) error {
 		jobs = e.withoutMarked(d, jobs)
 	}
 	return e.take(ctx, d, ev, life, jobs)
+}
+
+// joins says that a repeated delivery is still on its way here: it was sent again because the connection was lost, and
+// its outcome will be acknowledged on the new one.
+func (e *Engine) joins(d drivers.Delivery) bool {
+	was := e.marked.get(d.Mark)
+	if was == nil || was.digest != digest([]byte(d.Event.Topic), d.Event.Data) || !was.join(d.Ack) {
+		return false
+	}
+	e.counts.duplicates.Add(1)
+	return true
 }
 
 // unacceptable says why an event can never be accepted, "" if it can.
@@ -62,7 +76,7 @@ func (e *Engine) refuse(d drivers.Delivery, why string) {
 
 // take makes jobs of what an event matched. From a source that can redeliver they wait in memory, and the source keeps
 // the event; from one that cannot they are stored first, unless their outcome joins the same group.
-func (e *Engine) take(_ context.Context, d drivers.Delivery, ev *event.Event, life *life, jobs []*job) error {
+func (e *Engine) take(ctx context.Context, d drivers.Delivery, ev *event.Event, life *life, jobs []*job) error {
 	if len(jobs) == 0 {
 		life.accept()
 		if d.Ack != nil {
@@ -74,6 +88,7 @@ func (e *Engine) take(_ context.Context, d drivers.Delivery, ev *event.Event, li
 	from.left.Store(int32(len(jobs)))
 	if d.Mark != "" {
 		from.digest = digest([]byte(ev.Topic), ev.Data)
+		e.marked.add(from)
 	}
 	for _, j := range jobs {
 		j.from = from
@@ -87,7 +102,27 @@ func (e *Engine) take(_ context.Context, d drivers.Delivery, ev *event.Event, li
 		}
 	}
 	e.start(jobs, d.Ack != nil)
-	return nil
+	return e.waitForRoom(ctx)
+}
+
+// waitForRoom holds a source back while more is held in memory than may be, so that it cannot fill the memory with what
+// the inbox has no room for.
+func (e *Engine) waitForRoom(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.heldSize <= e.opt.MaxMemory {
+		return nil
+	}
+	stop := context.AfterFunc(ctx, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.room.Broadcast()
+	})
+	defer stop()
+	for e.heldSize > e.opt.MaxMemory && !e.stopping && ctx.Err() == nil {
+		e.room.Wait()
+	}
+	return ctx.Err()
 }
 
 // start puts jobs into their lanes. Held ones are in memory only: their source waits for them.
@@ -212,6 +247,9 @@ func (e *Engine) withoutMarked(d drivers.Delivery, jobs []*job) []*job {
 	return rest
 }
 
+// forgetMost bounds the marks that one update drops.
+const forgetMost = 1000
+
 func markKey(mark, fn string) store.Key {
 	return store.NewKey(store.Marks).String(mark).String(fn)
 }
@@ -227,20 +265,23 @@ func putMark(tx store.Tx, j *job) {
 func (e *Engine) Forget(session string, marks []string) {
 	if len(marks) == 0 {
 		marks = []string{session + "\x00"}
+		e.marked.forget(session)
 	}
-	err := e.st.Update(func(tx store.Tx) error {
-		for _, m := range marks {
-			prefix := store.NewKey(store.Marks).Prefix(m)
-			err := tx.Scan(prefix, nil, func(k, _ []byte) bool {
-				tx.Delete(append([]byte(nil), k...))
-				return true
+	var err error
+	for _, m := range marks {
+		for more := true; more && err == nil; {
+			err = e.st.Update(func(tx store.Tx) error {
+				n := 0
+				more = false
+				return tx.Scan(store.NewKey(store.Marks).Prefix(m), nil, func(k, _ []byte) bool {
+					tx.Delete(append([]byte(nil), k...))
+					n++
+					more = n == forgetMost
+					return !more
+				})
 			})
-			if err != nil {
-				return err
-			}
 		}
-		return nil
-	})
+	}
 	if err != nil {
 		e.log.Warn("marks of deliveries were not dropped; a later message with the same id and payload that is sent twice could be taken for one", "error", err)
 	}
