@@ -155,7 +155,7 @@ func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict) error {
 		}
 		stored := j.stored.Load()
 		if !stored {
-			putMark(tx, j)
+			e.marks.put(tx, j)
 		}
 		if v.what == "retry" {
 			j.stored.Store(true)

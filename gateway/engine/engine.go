@@ -104,6 +104,7 @@ type Engine struct {
 	logs   *logs
 	counts counts
 	losses *losses
+	marks  *marks
 
 	wheel *wheel
 	plant *plant
@@ -152,6 +153,9 @@ func New(o Options) (*Engine, error) {
 	}
 	e.wheel = newWheel(clock.Now)
 	e.room = sync.NewCond(&e.mu)
+	if e.marks, err = openMarks(o.Store); err != nil {
+		return nil, err
+	}
 	if e.losses, err = openLosses(o.Store); err != nil {
 		return nil, err
 	}

@@ -119,7 +119,7 @@ func (e *Engine) putEntry(tx store.Tx, j *job) {
 		return
 	}
 	tx.PutNew(inboxKey(j.fn.Name, j.order), encodeJob(j))
-	putMark(tx, j)
+	e.marks.put(tx, j)
 	j.stored.Store(true)
 	tx.OnDurable(func() {
 		j.from.settled()

@@ -149,7 +149,7 @@ func (e *Engine) orphan(j *job) {
 		if j.stored.Load() {
 			tx.Delete(inboxKey(j.fn.Name, j.order))
 		} else {
-			putMark(tx, j)
+			e.marks.put(tx, j)
 			tx.OnDurable(func() { j.from.settled() })
 		}
 		j.done.Store(true)

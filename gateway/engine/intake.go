@@ -12,7 +12,6 @@ import (
 	"github.com/perigee-iot/perigee/functions"
 	"github.com/perigee-iot/perigee/internal/event"
 	"github.com/perigee-iot/perigee/internal/jsonscan"
-	"github.com/perigee-iot/perigee/internal/store"
 )
 
 // Offer takes an event from a source; it is the drivers.Emit of every source. It returns when the engine has taken
@@ -219,72 +218,6 @@ func keyOf(spec *functions.Spec, ev *event.Event, params map[string]string) (str
 		return "", fmt.Errorf("its key has %d bytes, more than the %d that are allowed", len(key), maxKey)
 	}
 	return key, nil
-}
-
-// withoutMarked drops the jobs that a repeated delivery has had an outcome or an inbox entry for.
-func (e *Engine) withoutMarked(d drivers.Delivery, jobs []*job) []*job {
-	sum := uint64Bytes(digest([]byte(d.Event.Topic), d.Event.Data))
-	rest := jobs[:0]
-	err := e.st.View(func(r store.Reader) error {
-		for _, j := range jobs {
-			v, ok, err := r.Get(markKey(d.Mark, j.fn.Name))
-			if err != nil {
-				return err
-			}
-			if ok && string(v) == string(sum) {
-				e.counts.duplicates.Add(1)
-				j.life.outcome(j.fn, "duplicate", "its sender had not seen our acknowledgement")
-				continue
-			}
-			rest = append(rest, j)
-		}
-		return nil
-	})
-	if err != nil {
-		e.log.Error("the marks of repeated deliveries cannot be read; the event runs again", "error", err)
-		return jobs
-	}
-	return rest
-}
-
-// forgetMost bounds the marks that one update drops.
-const forgetMost = 1000
-
-func markKey(mark, fn string) store.Key {
-	return store.NewKey(store.Marks).String(mark).String(fn)
-}
-
-// putMark notes, in the update that makes a job durable, that a repetition of its delivery is to be dropped.
-func putMark(tx store.Tx, j *job) {
-	if j.from != nil && j.from.mark != "" {
-		tx.Put(markKey(j.from.mark, j.fn.Name), uint64Bytes(j.from.digest))
-	}
-}
-
-// Forget drops marks of a session, or all of them: it is drivers.Marks.
-func (e *Engine) Forget(session string, marks []string) {
-	if len(marks) == 0 {
-		marks = []string{session + "\x00"}
-		e.marked.forget(session)
-	}
-	var err error
-	for _, m := range marks {
-		for more := true; more && err == nil; {
-			err = e.st.Update(func(tx store.Tx) error {
-				n := 0
-				more = false
-				return tx.Scan(store.NewKey(store.Marks).Prefix(m), nil, func(k, _ []byte) bool {
-					tx.Delete(append([]byte(nil), k...))
-					n++
-					more = n == forgetMost
-					return !more
-				})
-			})
-		}
-	}
-	if err != nil {
-		e.log.Warn("marks of deliveries were not dropped; a later message with the same id and payload that is sent twice could be taken for one", "error", err)
-	}
 }
 
 // digest is a 64-bit FNV-1a over parts and their lengths. It tells apart what one sender sends; it is no defence against forgery.
