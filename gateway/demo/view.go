@@ -1,0 +1,268 @@
+package demo
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// frame draws the model on a screen of that many columns and rows: exactly rows lines, none of them wider than the screen.
+//
+// At 24x80 there is room for everything. What is taller gets more feed; what is smaller loses the feed, then functions, then devices, and last
+// of all the numbers of the proof. On a narrow screen the devices give way to the proof.
+func frame(m *model, st style, cols, rows int) []string {
+	if cols < 1 || rows < 1 {
+		return nil
+	}
+	p := painter{m: m, st: st, cols: cols}
+	head, tail := []string{p.title()}, p.foot()
+	mid := p.upper()
+	mid = append(mid, p.link())
+	room := rows - len(head) - len(tail)
+	if room < len(mid) {
+		mid = p.proofLines(cols)
+		mid = mid[:max(0, min(room, len(mid)))]
+	}
+	if room -= len(mid); room >= 3 {
+		fns := p.functions()
+		if keep := max(2, room-3); len(fns) > keep { // a header and two lines of feed at least
+			fns = fns[:keep]
+		}
+		mid = append(mid, fns...)
+		room -= len(fns)
+	}
+	if room >= 1 {
+		mid = append(mid, p.feed(room)...)
+	}
+	all := append(append(head, mid...), tail...)
+	if len(all) > rows {
+		all = all[:rows]
+	}
+	for len(all) < rows {
+		all = append(all, "")
+	}
+	return all
+}
+
+// painter draws the parts.
+type painter struct {
+	m    *model
+	st   style
+	cols int
+}
+
+// line cleans text, fits it to the screen and colours it.
+func (p *painter) line(text string, codes ...string) string {
+	return p.st.paint(p.st.fit(p.st.clean(text), p.cols), codes...)
+}
+
+func (p *painter) title() string {
+	g := p.m.Gateway
+	state, colour := "gateway starting", yellow
+	switch {
+	case g.Ready:
+		state, colour = fmt.Sprintf("gateway running, pid %d, up %s", g.PID, brief(p.m.Now.Sub(g.Since))), green
+	case g.PID == 0:
+		state, colour = "gateway down, starting it again", red
+	}
+	left := " PERIGEE demo  "
+	dot := p.st.clean("●") + " "
+	clock := p.m.Now.Format("15:04:05") + " "
+	room := p.cols - cells(left) - cells(dot) - cells(clock)
+	if room < 10 {
+		return p.line(left+state, bold)
+	}
+	return p.st.paint(left, bold) + p.st.paint(dot, colour) + p.st.fit(p.st.clean(state), room) + p.st.paint(clock, dim)
+}
+
+// upper is devices at the left and the proof at the right, or the proof alone where it is narrow.
+func (p *painter) upper() []string {
+	const right = 40
+	left := p.cols - right
+	if left < 32 {
+		return p.proofLines(p.cols)
+	}
+	proof, devs := p.proofLines(right), p.deviceLines(left, 5)
+	out := make([]string, 0, len(proof))
+	for i := range proof {
+		out = append(out, devs[i]+proof[i])
+	}
+	return out
+}
+
+// deviceLines are a header and n lines, each width cells wide.
+func (p *painter) deviceLines(width, n int) []string {
+	out := []string{p.st.paint(p.st.fit(" DEVICES", width), bold)}
+	var measuring, others []deviceRow
+	for _, d := range p.m.Devices {
+		if d.Unit != "" {
+			measuring = append(measuring, d)
+		} else {
+			others = append(others, d)
+		}
+	}
+	for _, d := range measuring[:min(len(measuring), n-1)] {
+		unit := p.st.clean(d.Unit)
+		text := fmt.Sprintf(" %s %s %s ", p.st.fit(p.st.clean(d.Name), 8), p.st.right(fmt.Sprintf("%.1f", d.Value), 6), p.st.fit(unit, 4))
+		spark := width - cells(text) - 2
+		out = append(out, text+p.st.paint(p.st.spark(d.History, spark), cyan)+"  ")
+	}
+	var parts []string
+	for _, d := range others {
+		parts = append(parts, d.Name+" "+d.Text)
+	}
+	out = append(out, p.st.fit(p.st.clean(" "+strings.Join(parts, ", ")), width))
+	for len(out) < n+1 {
+		out = append(out, strings.Repeat(" ", width))
+	}
+	return out
+}
+
+// proofLines are a header and five numbers, each width cells wide.
+func (p *painter) proofLines(width int) []string {
+	c := p.m.Proof
+	repeats := ""
+	if c.Repeats > 0 {
+		repeats = count(c.Repeats, "repeat") + " by id"
+	}
+	rows := []struct {
+		name, note string
+		n          int64
+		colour     string
+	}{
+		{"accepted", "by PUBACK", c.Accepted, ""},
+		{"committed", "at the cloud", c.Committed, ""},
+		{"lost", "", c.Lost, alarm(c.Lost)},
+		{"doubled", repeats, c.Doubled, alarm(c.Doubled)},
+		{"kills survived", "kill -9", int64(p.m.Gateway.Kills), ""},
+	}
+	out := []string{p.st.paint(p.st.fit(" PROOF, counted at the receivers", width), bold)}
+	for _, r := range rows {
+		if width < 26 {
+			out = append(out, p.st.fit(fmt.Sprintf(" %s %s", r.name, group(r.n)), width))
+			continue
+		}
+		number := p.st.right(group(r.n), 8)
+		note := p.st.fit(p.st.clean(" "+r.note), width-24)
+		out = append(out, p.st.fit(" "+r.name, 16)+p.st.paint(number, bold, r.colour)+p.st.paint(note, dim))
+	}
+	return out
+}
+
+func alarm(n int64) string {
+	if n != 0 {
+		return red
+	}
+	return green
+}
+
+func (p *painter) link() string {
+	l := p.m.Link
+	head, colour := " CLOUD  link up", green
+	switch {
+	case l.Cut:
+		head, colour = fmt.Sprintf(" CLOUD  link cut for %s", brief(l.For)), red
+	case !l.Up:
+		head, colour = " CLOUD  connecting", yellow
+	}
+	text := fmt.Sprintf("   %s   %s sent", waits(l.Waiting), group(l.Sent))
+	if l.Rate >= 0.5 {
+		text += fmt.Sprintf("   %.0f/s", l.Rate)
+	}
+	if l.Waiting > backlog && l.Rate > 0 && !l.Cut {
+		text += drains(l.Drain)
+	}
+	head = p.st.clean(head)
+	if cells(head) >= p.cols {
+		return p.line(head, colour)
+	}
+	return p.st.paint(head, colour) + p.st.fit(p.st.clean(text), p.cols-cells(head))
+}
+
+// backlog is how many records are more than what is just on its way.
+const backlog = 50
+
+func waits(n int64) string {
+	if n == 1 {
+		return "1 record waits"
+	}
+	return group(n) + " records wait"
+}
+
+func drains(d time.Duration) string {
+	if d < 0 {
+		return ""
+	}
+	return fmt.Sprintf("   drained in about %s", brief(max(d.Round(time.Second), time.Second)))
+}
+
+func (p *painter) functions() []string {
+	out := []string{p.line(fmt.Sprintf(" %-12s%8s%6s%9s%9s  %s", "FUNCTIONS", "runs", "ok %", "p99", "CPU/run", "what it does, or its last fault"), bold)}
+	for _, f := range p.m.Functions {
+		name := p.st.fit(p.st.clean(f.Name), 12)
+		text := fmt.Sprintf(" %s%8s%6s%9s%9s  ", name, group(f.Runs), ratio(f.OK, f.Runs), timing(f.P99, f.Runs), timing(f.CPU, f.Runs))
+		remark := f.Remark
+		if f.State != "active" {
+			remark = f.State + ": " + remark
+		}
+		colour := ""
+		if f.State != "active" {
+			colour = yellow
+		}
+		out = append(out, p.line(text+remark, colour))
+	}
+	return out
+}
+
+func timing(d time.Duration, runs int64) string {
+	if runs == 0 {
+		return "-"
+	}
+	return brief(d)
+}
+
+// feed is a header and the newest lines, n in all.
+func (p *painter) feed(n int) []string {
+	out := []string{p.line(" FEED  what came in → what was decided and what it caused", bold)}
+	for _, l := range p.m.Feed[max(0, len(p.m.Feed)-(n-1)):] {
+		at := " " + l.Time.Format("15:04:05") + " "
+		if cells(at) >= p.cols {
+			out = append(out, p.line(l.Text))
+			continue
+		}
+		out = append(out, p.st.paint(at, dim)+p.st.paint(p.st.fit(p.st.clean(l.Text), p.cols-cells(at)), kindColour(l.Kind)))
+	}
+	for len(out) < n {
+		out = append(out, "")
+	}
+	return out
+}
+
+func kindColour(kind string) string {
+	switch kind {
+	case did, you:
+		return cyan
+	case good:
+		return green
+	case bad:
+		return red
+	}
+	return ""
+}
+
+// foot is what to do: the file to edit, or what is wrong; and the keys.
+func (p *painter) foot() []string {
+	hint, codes := " edit "+p.m.Edit+" : saving it takes effect", []string{dim}
+	switch {
+	case p.m.Ending != "":
+		hint, codes = " "+p.m.Ending, []string{yellow}
+	case p.m.Gateway.Trouble != "":
+		hint, codes = " "+p.m.Gateway.Trouble, []string{red}
+	}
+	cut := "c cut the link"
+	if p.m.Link.Cut {
+		cut = "c mend the link"
+	}
+	keys := fmt.Sprintf(" %s   k kill -9   x hostile function   b button   q quit", cut)
+	return []string{p.line(hint, codes...), p.line(keys, turned)}
+}
