@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -62,11 +63,11 @@ type RunOptions struct {
 
 // DemoOptions are what "perigee demo" was told.
 type DemoOptions struct {
-	DataDir string // empty: one that goes with the demo
-	Plain   bool   // lines instead of the live view
-	Stdin   io.Reader
-	Stdout  io.Writer
-	Stderr  io.Writer
+	Dir    string        // where everything is kept; empty: the demo chooses
+	For    time.Duration // how long; 0: until it is ended
+	Plain  bool          // lines instead of the live view
+	Stdin  io.Reader
+	Stdout io.Writer
 }
 
 // Program is the command, ready to be called.

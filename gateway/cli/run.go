@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"time"
+
 	"github.com/urfave/cli/v2"
 
 	"github.com/perigee-iot/perigee/gateway/config"
@@ -54,18 +56,24 @@ func (p *Program) validConfig(file string, o config.Overrides) (*config.Config, 
 func demoCommand() *command {
 	return &command{
 		name: "demo", brief: "a gateway, devices, functions and a cloud in one, to look at", local: true, plain: true,
-		text:     "Everything is simulated and lives in one directory, which goes with the demo unless --data-dir names it.",
-		examples: []string{"perigee demo", "perigee demo --plain"},
+		text: `It runs a gateway with simulated devices and example functions, and counts at the far ends what arrives. Keys cut the link to the
+cloud, kill the gateway with -9 and let hostile functions in. Everything lives in one directory, which stays: saving a function
+there takes effect at once. Where there is no terminal, it writes a line a second.`,
+		examples: []string{"perigee demo", "perigee demo --dir /tmp/try", "perigee demo --plain --seconds 30"},
 		flags: []cli.Flag{
-			&cli.StringFlag{Name: "data-dir", Usage: "keep the demo's gateway in `DIR`"},
+			&cli.StringFlag{Name: "dir", Usage: "keep everything in `DIR` (default: perigee-demo)"},
+			&cli.IntFlag{Name: "seconds", Usage: "end after `N` seconds; 1 if anything was lost or doubled"},
 			&cli.BoolFlag{Name: "plain", Usage: "lines instead of the live view"},
 		},
 		run: func(c *call) error {
 			if c.p.opts.Demo == nil {
 				return usagef("this program has no demo in it")
 			}
-			return c.p.opts.Demo(c.ctx, DemoOptions{DataDir: c.String("data-dir"), Plain: c.Bool("plain"),
-				Stdin: c.p.opts.Stdin, Stdout: c.p.opts.Stdout, Stderr: c.p.opts.Stderr})
+			if c.Int("seconds") < 0 {
+				return usagef("--seconds %d is not a time", c.Int("seconds"))
+			}
+			return c.p.opts.Demo(c.ctx, DemoOptions{Dir: c.String("dir"), For: time.Duration(c.Int("seconds")) * time.Second, Plain: c.Bool("plain"),
+				Stdin: c.p.opts.Stdin, Stdout: c.p.opts.Stdout})
 		},
 	}
 }

@@ -49,7 +49,7 @@ func program() *cli.Program {
 		},
 		Worker: func() int { return 7 },
 		Demo: func(_ context.Context, o cli.DemoOptions) error {
-			fmt.Println("demo", o.DataDir, o.Plain)
+			fmt.Println("demo", o.Dir, o.For, o.Plain)
 			return nil
 		},
 	})

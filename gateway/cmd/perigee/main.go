@@ -30,6 +30,7 @@ func run() int {
 		Kinds:   app.KindNames(),
 		Run:     gateway,
 		Worker:  worker.Main,
+		Demo:    showDemo,
 	})
 	return p.Main(ctx, os.Args)
 }
