@@ -1,10 +1,14 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"sort"
 	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
 
 	"github.com/perigee-iot/perigee/gateway/api"
 )
@@ -13,13 +17,19 @@ func statusCommand() *command {
 	return &command{
 		name: "status", brief: "the gateway at a glance",
 		text:     "It exits with 0 only when the gateway is ready: its sources are subscribed and its functions loaded.",
-		examples: []string{"perigee status", "until perigee status; do sleep 1; done", "perigee status --json | jq .events.committed"},
+		examples: []string{"perigee status", "perigee status --wait 30s", "perigee status --json | jq .events.committed"},
+		flags: []cli.Flag{
+			&cli.DurationFlag{Name: "wait", Usage: "if the gateway is not ready, or does not run yet, wait at most `TIME` for it"},
+		},
 		run: func(c *call) error {
 			gw, err := c.gateway()
 			if err != nil {
 				return err
 			}
-			s, err := gw.Status(c.ctx)
+			if c.Duration("wait") < 0 {
+				return usagef("--wait %v is not a time to wait", c.Duration("wait"))
+			}
+			s, err := readyStatus(c.ctx, gw, c.Duration("wait"))
 			if err != nil {
 				return err
 			}
@@ -33,6 +43,27 @@ func statusCommand() *command {
 			}
 			return err
 		},
+	}
+}
+
+// statusPoll is how often a gateway that is not ready is asked again.
+const statusPoll = 100 * time.Millisecond
+
+// readyStatus asks until the gateway is ready or the time is over, and returns the last answer.
+func readyStatus(ctx context.Context, gw *api.Client, wait time.Duration) (*api.Status, error) {
+	over := time.After(wait)
+	for {
+		s, err := gw.Status(ctx)
+		if err == nil && s.Ready || err != nil && !api.IsCode(err, api.CodeNoGateway) {
+			return s, err
+		}
+		select {
+		case <-ctx.Done():
+			return s, err
+		case <-over:
+			return s, err
+		case <-time.After(statusPoll):
+		}
 	}
 }
 
