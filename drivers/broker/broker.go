@@ -24,8 +24,9 @@
 //
 // # What survives
 //
-// Retained messages and the persistent sessions with their queues are in the store, written shortly after they changed; a power
-// cut takes the last moments. Acknowledged events are the gateway's and have its promises.
+// Retained messages and the persistent sessions with their queues are in the store, written shortly after they changed; of what
+// clients publish to one another a power cut takes the last moments. What the gateway publishes is stored before its receipt
+// says that it is done, and acknowledged events are the gateway's: both have its promises.
 package broker
 
 import (
@@ -228,7 +229,10 @@ func (b *Broker) Subscribe(_ context.Context, filters []drivers.Filter) error {
 }
 
 // Publish hands a message to the clients that subscribed to it, and retains it if asked. It carries m.ID as the MQTT 5
-// user property "id". It does not come back through Run. The Receipt is immediate.
+// user property "id". It does not come back through Run. The receipt's Wait returns nil when the message is delivered as
+// far as the broker can: what has become of it in persistent sessions and retained messages is in an update of the
+// store, which is at once if it changed nothing there. What is stored later is not durable before it. If the
+// broker stops first the error wraps drivers.ErrNotConnected.
 func (b *Broker) Publish(_ context.Context, m drivers.Message) (drivers.Receipt, error) {
 	s := b.serving()
 	if s == nil {
@@ -240,16 +244,28 @@ func (b *Broker) Publish(_ context.Context, m drivers.Message) (drivers.Receipt,
 	if len(m.Payload) > b.opts.MaxPayload {
 		return nil, fmt.Errorf("publish to %q: %d bytes where the broker takes at most %d", m.Topic, len(m.Payload), b.opts.MaxPayload)
 	}
-	if err := s.publish(m); err != nil {
+	stored, err := s.publish(m)
+	if err != nil {
 		return nil, fmt.Errorf("publish to %q: %w", m.Topic, err)
 	}
-	return delivered{}, nil
+	return receipt{stored}, nil
 }
 
-type delivered struct{}
+// receipt waits for what a publish changed to be stored; nil: nothing.
+type receipt struct{ stored *batch }
 
-// Wait returns nil: the message has been handed to its subscribers.
-func (delivered) Wait(context.Context) error { return nil }
+// Wait waits for it, or for ctx or the broker to end.
+func (r receipt) Wait(ctx context.Context) error {
+	if r.stored == nil {
+		return nil
+	}
+	select {
+	case <-r.stored.done:
+		return r.stored.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
 
 // Connected says whether clients are served.
 func (b *Broker) Connected() bool {

@@ -359,7 +359,7 @@ func (h *hook) OnUnsubscribed(cl *mqtt.Client, _ packets.Packet) { h.s.keep.sess
 // OnRetainMessage is called from whoever publishes.
 func (h *hook) OnRetainMessage(_ *mqtt.Client, pk packets.Packet, _ int64) {
 	h.s.retained.set(pk.TopicName, len(pk.Payload))
-	h.s.keep.topic(pk.TopicName)
+	h.s.keep.retained(pk.TopicName)
 }
 
 // OnRetainedExpired is called from mochi's clock.
@@ -371,7 +371,7 @@ func (h *hook) OnRetainedExpired(name string) {
 // OnQosPublish: a message is on its way to a subscriber. It is called from whoever publishes.
 func (h *hook) OnQosPublish(cl *mqtt.Client, pk packets.Packet, _ int64, _ int) {
 	h.s.budget.add(cl.ID, pk.PacketID, len(pk.Payload))
-	h.s.keep.session(cl.ID)
+	h.s.keep.queue(cl)
 }
 
 // OnQosComplete: the subscriber has it.

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"maps"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"github.com/perigee-iot/perigee/drivers"
 	"github.com/perigee-iot/perigee/internal/store"
 )
 
@@ -23,15 +25,20 @@ type keeper struct {
 	s    *serving
 	st   *store.Store // nil: nothing is kept
 	seed maphash.Seed
-	wake chan struct{}
-	quit chan struct{}
-	done chan struct{}
+	wake chan struct{} // something has changed
+	// hurry: somebody waits for what has changed.
+	hurry chan struct{}
+	quit  chan struct{}
+	done  chan struct{}
 
 	mu       sync.Mutex
 	topics   map[string]struct{} // changed
 	sessions map[string]struct{} // changed
 	unsure   map[string]struct{} // sessions of which it is not known what the store has
+	changes  uint64              // how often a retained message or the queue of a persistent session changed
+	next     *batch              // what the next flush will have written
 
+	late  []*batch           // whose flush did not write all; belongs to the goroutine, like known
 	known map[string]*stored // sessions in the store; belongs to the goroutine
 }
 
@@ -41,8 +48,22 @@ type stored struct {
 	queued map[uint16]uint64 // packet ids, and what tells their states apart
 }
 
+// batch is what one flush writes, for those who wait for it.
+type batch struct {
+	done chan struct{} // closed when it has been written, or never will be
+	err  error         // valid once done is closed
+}
+
+func newBatch() *batch { return &batch{done: make(chan struct{})} }
+
+func (b *batch) end(err error) {
+	b.err = err
+	close(b.done)
+}
+
 const (
 	keepLinger = 100 * time.Millisecond // after a change, for more of them
+	keepSoon   = 20 * time.Millisecond  // the same, where somebody waits for it
 	keepRetry  = 5 * time.Second        // after the store refused
 	keepChunk  = 64                     // deletes in one update
 )
@@ -50,13 +71,54 @@ const (
 func newKeeper(s *serving) *keeper {
 	return &keeper{
 		s: s, st: s.b.opts.Store, seed: maphash.MakeSeed(),
-		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 		topics: map[string]struct{}{}, sessions: map[string]struct{}{}, unsure: map[string]struct{}{},
-		known: map[string]*stored{},
+		known: map[string]*stored{}, next: newBatch(),
 	}
 }
 
 func (k *keeper) topic(name string) { k.changed(&k.topics, name) }
+
+// queue notes that a message joined or left the queue of a session.
+func (k *keeper) queue(cl *mqtt.Client) {
+	if persistent(cl) {
+		k.touch()
+	}
+	k.session(cl.ID)
+}
+
+// retained notes that a retained message has changed.
+func (k *keeper) retained(name string) {
+	k.touch()
+	k.topic(name)
+}
+
+func (k *keeper) touch() {
+	k.mu.Lock()
+	k.changes++
+	k.mu.Unlock()
+}
+
+// mark is the count of changes until now, for since.
+func (k *keeper) mark() uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.changes
+}
+
+// since returns what will have written the changes after mark; nil if there were none, or nothing is kept.
+func (k *keeper) since(mark uint64) *batch {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.st == nil || k.changes == mark {
+		return nil
+	}
+	select {
+	case k.hurry <- struct{}{}:
+	default:
+	}
+	return k.next
+}
 
 func (k *keeper) session(id string) { k.changed(&k.sessions, id) }
 
@@ -86,28 +148,54 @@ func (k *keeper) stop() {
 	<-k.done
 }
 
+var errStopped = fmt.Errorf("the broker stopped before it had stored a message for those who are away: %w", drivers.ErrNotConnected)
+
 func (k *keeper) run() {
 	defer close(k.done)
 	pause := time.NewTimer(0)
 	<-pause.C
+	defer func() {
+		k.flush()
+		k.mu.Lock()
+		last := k.next
+		k.mu.Unlock()
+		for _, b := range append(k.late, last) {
+			b.end(errStopped)
+		}
+	}()
 	wait := keepLinger
 	for {
 		select {
 		case <-k.quit:
-			k.flush()
 			return
 		case <-k.wake:
 		}
-		pause.Reset(wait)
-		select {
-		case <-k.quit:
-			k.flush()
+		if !k.pause(pause, wait) {
 			return
-		case <-pause.C:
 		}
 		wait = keepLinger
 		if !k.flush() {
 			wait = keepRetry
+		}
+	}
+}
+
+// pause lets more changes gather, less long where somebody waits for them. It returns false when the broker stops.
+func (k *keeper) pause(t *time.Timer, wait time.Duration) bool {
+	t.Reset(wait)
+	hurry := k.hurry
+	if wait != keepLinger {
+		hurry = nil // the store has just refused
+	}
+	for {
+		select {
+		case <-k.quit:
+			return false
+		case <-hurry:
+			t.Reset(keepSoon)
+			hurry = nil
+		case <-t.C:
+			return true
 		}
 	}
 }
@@ -124,6 +212,8 @@ func (k *keeper) flush() bool {
 		delete(k.known, id)
 	}
 	clear(k.unsure)
+	k.late = append(k.late, k.next)
+	k.next = newBatch()
 	k.mu.Unlock()
 
 	ok := true
@@ -138,6 +228,12 @@ func (k *keeper) flush() bool {
 			ok = k.failed(err) && ok
 			k.notWritten(id)
 		}
+	}
+	if ok { // what failed before has been written, too
+		for _, b := range k.late {
+			b.end(nil)
+		}
+		k.late = nil
 	}
 	return ok
 }

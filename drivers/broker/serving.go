@@ -272,8 +272,9 @@ func (s *serving) inject(p *pending) error {
 	return s.mqtt.InjectPacket(s.own, pk)
 }
 
-// publish sends a message of the gateway's own.
-func (s *serving) publish(m drivers.Message) error {
+// publish sends a message of the gateway's own. The batch, if it is not nil, is what will have stored it for those who
+// are away.
+func (s *serving) publish(m drivers.Message) (*batch, error) {
 	pk := packets.Packet{
 		FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: min(m.QoS, 2), Retain: m.Retain},
 		TopicName:   m.Topic,
@@ -285,7 +286,9 @@ func (s *serving) publish(m drivers.Message) error {
 	if m.ID != "" {
 		pk.Properties.User = []packets.UserProperty{{Key: "id", Val: m.ID}}
 	}
-	return s.mqtt.InjectPacket(s.own, pk)
+	mark := s.keep.mark()
+	err := s.mqtt.InjectPacket(s.own, pk)
+	return s.keep.since(mark), err
 }
 
 // emitWill lets functions see a will. It is called where a client has gone, or, for a delayed will, from mochi's
