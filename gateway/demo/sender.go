@@ -30,8 +30,7 @@ type sender struct {
 	next     uint64     // the next number
 	id       uint16     // the last packet id
 	inflight []flying   // in the order of their numbers
-	online   bool
-	again    int64 // packets sent again
+	conn     net.Conn   // nil: not connected
 }
 
 // flying is a number that has been sent and not been acknowledged.
@@ -94,8 +93,8 @@ func (s *sender) session(ctx, stop context.Context, clean bool) error {
 	if clean {
 		return write(conn, packets.NewControlPacket(packets.Disconnect))
 	}
-	s.setOnline(true)
-	defer s.setOnline(false)
+	s.setConn(conn)
+	defer s.setConn(nil)
 	var wait sync.WaitGroup
 	defer wait.Wait()
 	reading, cancel := context.WithCancel(ctx)
@@ -110,10 +109,10 @@ func (s *sender) session(ctx, stop context.Context, clean bool) error {
 	return nil
 }
 
-func (s *sender) setOnline(on bool) {
+func (s *sender) setConn(c net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.online = on
+	s.conn = c
 }
 
 // connect opens the session.
@@ -181,7 +180,6 @@ func (s *sender) acked(id uint16) {
 func (s *sender) write(ctx, stop context.Context, conn net.Conn) {
 	s.mu.Lock()
 	old := append([]flying(nil), s.inflight...)
-	s.again += int64(len(old))
 	s.mu.Unlock()
 	for _, f := range old {
 		if write(conn, s.packet(f, true)) != nil {

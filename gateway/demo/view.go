@@ -67,7 +67,7 @@ func (p *painter) title() string {
 	}
 	left := " PERIGEE demo  "
 	dot := p.st.clean("●") + " "
-	clock := p.m.Now.Format("15:04:05") + " "
+	clock := " " + p.m.Now.Format("15:04:05") + " "
 	room := p.cols - cells(left) - cells(dot) - cells(clock)
 	if room < 10 {
 		return p.line(left+state, bold)
@@ -193,7 +193,7 @@ func drains(d time.Duration) string {
 	if d < 0 {
 		return ""
 	}
-	return fmt.Sprintf("   drained in about %s", brief(max(d.Round(time.Second), time.Second)))
+	return fmt.Sprintf("   drained in %s", brief(max(d.Round(time.Second), time.Second)))
 }
 
 func (p *painter) functions() []string {
@@ -252,7 +252,7 @@ func kindColour(kind string) string {
 
 // foot is what to do: the file to edit, or what is wrong; and the keys.
 func (p *painter) foot() []string {
-	hint, codes := " edit "+p.m.Edit+" : saving it takes effect", []string{dim}
+	hint, codes := " edit "+p.m.Edit+"   (saving it takes effect)", []string{dim}
 	switch {
 	case p.m.Ending != "":
 		hint, codes = " "+p.m.Ending, []string{yellow}
@@ -263,6 +263,6 @@ func (p *painter) foot() []string {
 	if p.m.Link.Cut {
 		cut = "c mend the link"
 	}
-	keys := fmt.Sprintf(" %s   k kill -9   x hostile function   b button   q quit", cut)
+	keys := fmt.Sprintf(" %s   k kill -9   x hostile function   q quit   b button", cut)
 	return []string{p.line(hint, codes...), p.line(keys, turned)}
 }
