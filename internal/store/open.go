@@ -32,18 +32,19 @@ const (
 
 // Store is the durable memory. Its methods are for any goroutine.
 type Store struct {
-	dir     string
-	opts    Options
-	log     *slog.Logger
-	disk    backend
-	epoch   string
-	limit   size // of one group, and so of one update
-	lock    *dirLock
-	wake    chan struct{} // 1 deep: the committer looks again
-	stopped chan struct{} // the committer has ended
-	failed  chan struct{}
-	tidying *time.Ticker
-	full    atomic.Bool // less than MinFree is left
+	dir        string
+	opts       Options
+	log        *slog.Logger
+	disk       backend
+	epoch      string
+	limit      size // of one group, and so of one update
+	lock       *dirLock
+	wake       chan struct{} // 1 deep: the committer looks again
+	committing sync.Mutex    // held by whoever commits or tidies; taken before mu
+	stopped    chan struct{} // the committer has ended
+	failed     chan struct{}
+	tidying    *time.Ticker
+	full       atomic.Bool // less than MinFree is left
 
 	writer sync.Mutex // held for the length of an Update; taken before mu
 

@@ -60,30 +60,39 @@ func (t *txn) check(key []byte) bool {
 // OnDurable and OnFail is ever called. Without an error exactly one kind of them is. It waits while the group before is being
 // written and the open one is full. fn must not call Update, Flush or Close.
 func (s *Store) Update(fn func(tx Tx) error) error {
+	urgent, err := s.update(fn)
+	if urgent && err == nil {
+		s.lead()
+	}
+	return err
+}
+
+// update is Update but for the hurry: it says whether somebody waits for the group.
+func (s *Store) update(fn func(tx Tx) error) (urgent bool, err error) {
 	s.writer.Lock()
 	defer s.writer.Unlock()
 	s.mu.Lock()
 	drops, err := s.drops, s.state()
 	s.mu.Unlock()
 	if err != nil {
-		return err
+		return false, err
 	}
 	t := &txn{reader: reader{s: s}, staged: newOverlay()}
 	t.staging = &t.staged
 	if err := fn(t); err != nil {
-		return err
+		return false, err
 	}
 	if t.err != nil {
-		return t.err
+		return false, t.err
 	}
 	if !t.staged.size.within(s.limit) {
-		return fmt.Errorf("%w: %d keys of %d bytes, at most %d of %d fit", ErrTooBig,
+		return false, fmt.Errorf("%w: %d keys of %d bytes, at most %d of %d fit", ErrTooBig,
 			t.staged.size.count, t.staged.size.bytes, s.limit.count, min(s.limit.bytes, s.limit.cost))
 	}
 	if err := s.room(t); err != nil {
-		return err
+		return false, err
 	}
-	return s.join(t, drops)
+	return t.urgent, s.join(t, drops)
 }
 
 // join adds a finished update to the open group, once there is room.
@@ -116,7 +125,7 @@ func (s *Store) join(t *txn, drops int64) error {
 	if first {
 		s.due = time.Now().Add(s.opts.Linger)
 	}
-	if first || t.urgent || len(g.entries) == 0 {
+	if (first || len(g.entries) == 0) && !t.urgent {
 		s.signal()
 	}
 	return nil
