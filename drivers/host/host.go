@@ -46,10 +46,10 @@ func newDevice(name string, decode func(into any) error, _ drivers.Env) (*driver
 		return nil, err
 	}
 	if time.Duration(c.Every) < minEvery {
-		return nil, fmt.Errorf("device %s: every %v is too often; at least %v", name, c.Every, units.Duration(minEvery))
+		return nil, fmt.Errorf("every %v is too often; at least %v", c.Every, units.Duration(minEvery))
 	}
 	if !strings.HasPrefix(c.Path, "/") {
-		return nil, fmt.Errorf("device %s: path %q must begin with /; its file system is watched", name, c.Path)
+		return nil, fmt.Errorf("path %q must begin with /; its file system is watched", c.Path)
 	}
 	h := &host{name: name, every: time.Duration(c.Every), files: os.DirFS("/"), disk: func() (float64, error) { return diskUsed(c.Path) }}
 	return &drivers.Device{Name: name, Kind: "host", Source: h, Reader: h}, nil

@@ -76,7 +76,7 @@ func makeDevice(t *testing.T, spec string) (*drivers.Device, error) {
 
 func TestErrors(t *testing.T) {
 	for spec, want := range map[string]string{
-		"{every: 1ms}":  "device box: every 1ms is too often; at least 100ms",
+		"{every: 1ms}":  "every 1ms is too often; at least 100ms",
 		"{path: data}":  `path "data" must begin with /`,
 		"{evry: 1s}":    `did you mean "every"?`,
 		"{every: fast}": `"fast" is no duration`,

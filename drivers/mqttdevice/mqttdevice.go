@@ -49,11 +49,11 @@ func newDevice(name string, decode func(into any) error, _ drivers.Env) (*driver
 	}
 	switch {
 	case feed.Topic == "" && feed.Write == "":
-		return nil, fmt.Errorf("device %s: an mqtt device has a topic to read, a topic to write, or both, such as {topic: meter/1, write: meter/1/set}", name)
+		return nil, fmt.Errorf("an mqtt device has a topic to read, a topic to write, or both, such as {topic: meter/1, write: meter/1/set}")
 	case feed.Topic == "" && feed.Field != "":
-		return nil, fmt.Errorf("device %s: field belongs to a topic to read", name)
+		return nil, fmt.Errorf("field belongs to a topic to read")
 	case feed.Topic != "" && feed.Write != "" && topic.Match(feed.Topic, feed.Write):
-		return nil, fmt.Errorf("device %s: what is written to %s would come back as a reading of %s; choose topics that do not meet", name, feed.Write, feed.Topic)
+		return nil, fmt.Errorf("what is written to %s would come back as a reading of %s; choose topics that do not meet", feed.Write, feed.Topic)
 	}
 	return &drivers.Device{Name: name, Kind: "mqtt", Feed: feed}, nil
 }

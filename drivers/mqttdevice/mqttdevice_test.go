@@ -30,7 +30,7 @@ func TestNew(t *testing.T) {
 
 func TestErrors(t *testing.T) {
 	for spec, want := range map[string]string{
-		"{}":                       "device heater: an mqtt device has a topic to read",
+		"{}":                       "an mqtt device has a topic to read",
 		"{field: x, write: a}":     "field belongs to a topic",
 		"{topic: a/#/b}":           "gateway.yaml:1:2: topic: filter \"a/#/b\": # must be the last level",
 		"{topic: [a]}":             "gateway.yaml:1:2: topic: must be text, not a list",

@@ -57,7 +57,7 @@ func newDevice(name string, decode func(into any) error, env drivers.Env) (*driv
 	d := &drivers.Device{Name: name, Kind: "sim"}
 	kind, err := c.kind()
 	if err != nil {
-		return nil, fmt.Errorf("device %s: %w", name, err)
+		return nil, err
 	}
 	switch kind {
 	case "button":
@@ -77,7 +77,7 @@ func newDevice(name string, decode func(into any) error, env drivers.Env) (*driv
 		d.Source, d.Reader = r, r
 	default:
 		if err := c.checkWave(); err != nil {
-			return nil, fmt.Errorf("device %s: %w", name, err)
+			return nil, err
 		}
 		s := newSensor(name, c, env.Peer)
 		d.Source, d.Reader = s, s

@@ -73,34 +73,36 @@ type step struct {
 }
 
 // New opens the store and makes the parts. If one cannot be made, what stands is undone as by Stop.
-func New(o Options) (a *App, err error) {
+func New(o Options) (*App, error) {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	a = &App{opt: o, log: o.Log, started: time.Now(), failed: make(chan error, 1), schedule: schedule.New()}
+	a := &App{opt: o, log: o.Log, started: time.Now(), failed: make(chan error, 1), schedule: schedule.New()}
 	a.cfg.Store(o.Config)
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, a.Stop(context.Background()))
-		}
-	}()
-	cfg := o.Config
+	if err := a.build(o.Config); err != nil {
+		return nil, errors.Join(err, a.Stop(context.Background()))
+	}
+	return a, nil
+}
+
+// build makes the parts, each after those that it needs.
+func (a *App) build(cfg *config.Config) error {
 	if err := a.openStore(cfg); err != nil {
-		return nil, err
+		return err
 	}
 	clock, err := engine.OpenClock(a.st, a.log)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := a.openOutbox(cfg, clock); err != nil {
-		return nil, err
+		return err
 	}
 	a.marks = &lateMarks{}
 	if a.broker, err = newBroker(cfg, a.st, a.marks, a.log); err != nil {
-		return nil, err
+		return err
 	}
 	if a.devices, err = newDevices(cfg, a.log); err != nil {
-		return nil, err
+		return err
 	}
 	a.engine, err = engine.New(engine.Options{
 		Gateway:     cfg.ID,
@@ -113,11 +115,11 @@ func New(o Options) (a *App, err error) {
 		Concurrency: max(1, cfg.Workers.Max-1),
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	a.marks.to.Store(a.engine)
 	a.pool, err = sandbox.New(sandbox.Options{
-		Command: o.Worker,
+		Command: a.opt.Worker,
 		Max:     cfg.Workers.Max,
 		Warm:    cfg.Workers.Warm,
 		Idle:    time.Duration(cfg.Workers.Idle),
@@ -126,12 +128,12 @@ func New(o Options) (a *App, err error) {
 		OnRoom:  a.engine.Pump,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("start the pool of workers: %w", err)
+		return fmt.Errorf("start the pool of workers: %w", err)
 	}
 	a.later("workers", func(context.Context) error { a.pool.Close(); return nil })
 	a.engine.Use(a.pool)
 	a.links, err = newLinks(cfg, a.box, a.log)
-	return a, err
+	return err
 }
 
 func (a *App) openStore(cfg *config.Config) error {

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -106,6 +107,13 @@ func newDevices(cfg *config.Config, log *slog.Logger) (*deviceSet, error) {
 	return s, err
 }
 
+// CheckDevices says all that is wrong with the devices of a configuration beyond what Validate sees: what each kind says of its
+// settings. Nothing is opened or started.
+func CheckDevices(cfg *config.Config) error {
+	_, _, err := (&deviceSet{}).build(cfg, nil, nil)
+	return err
+}
+
 // build makes the devices of a configuration; those that are configured as before stay the same.
 func (s *deviceSet) build(cfg *config.Config, was drivers.Set, wasAs map[string]string) (drivers.Set, map[string]string, error) {
 	kinds := map[string]drivers.Kind{}
@@ -113,6 +121,7 @@ func (s *deviceSet) build(cfg *config.Config, was drivers.Set, wasAs map[string]
 		kinds[k.Name] = k
 	}
 	set, as := drivers.Set{}, map[string]string{}
+	var errs []error
 	env := drivers.Env{Dir: cfg.Dir, Peer: func(name string) (*drivers.Device, bool) {
 		d := s.get(name)
 		return d, d != nil
@@ -130,14 +139,19 @@ func (s *deviceSet) build(cfg *config.Config, was drivers.Set, wasAs map[string]
 		}
 		kind, ok := kinds[c.Kind]
 		if !ok {
-			return nil, nil, fmt.Errorf("device %q: there is no kind %q", name, c.Kind)
+			errs = append(errs, fmt.Errorf("device %q: there is no kind %q", name, c.Kind))
+			continue
 		}
 		d, err := kind.New(name, c.Node.Decode, env)
 		if err != nil {
-			return nil, nil, fmt.Errorf("device %q: %w", name, err)
+			errs = append(errs, c.Node.Wrap(err))
+			continue
 		}
 		d.Name, d.Kind = name, c.Kind
 		set[name] = d
+	}
+	if len(errs) > 0 {
+		return nil, nil, errors.Join(errs...)
 	}
 	return set, as, nil
 }

@@ -45,9 +45,10 @@ type Options struct {
 	Version string
 	Kinds   []string // of devices, for config check
 
-	Run    func(ctx context.Context, o RunOptions) error  // the gateway, until ctx ends
-	Worker func() int                                     // a worker process; what it returns is the exit code
-	Demo   func(ctx context.Context, o DemoOptions) error // the demo, until ctx ends
+	Devices func(*config.Config) error                     // says what is wrong with the settings of devices, each in the way of its kind
+	Run     func(ctx context.Context, o RunOptions) error  // the gateway, until ctx ends
+	Worker  func() int                                     // a worker process; what it returns is the exit code
+	Demo    func(ctx context.Context, o DemoOptions) error // the demo, until ctx ends
 
 	Stdin          io.Reader // os.Stdin
 	Stdout, Stderr io.Writer // os.Stdout, os.Stderr

@@ -47,6 +47,9 @@ func (p *Program) validConfig(file string, o config.Overrides) (*config.Config, 
 	if err == nil {
 		err = conf.Validate(p.opts.Kinds)
 	}
+	if err == nil && p.opts.Devices != nil {
+		err = p.opts.Devices(conf)
+	}
 	if err != nil {
 		return nil, usagef("%s", err)
 	}

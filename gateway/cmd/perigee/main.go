@@ -28,6 +28,7 @@ func run() int {
 	p := cli.New(cli.Options{
 		Version: app.Version(version, buildInfo()),
 		Kinds:   app.KindNames(),
+		Devices: app.CheckDevices,
 		Run:     gateway,
 		Worker:  worker.Main,
 		Demo:    showDemo,
