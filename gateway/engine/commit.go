@@ -156,6 +156,7 @@ func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict) error {
 		stored := j.stored.Load()
 		if !stored {
 			e.marks.put(tx, j)
+			f.deduped.put(tx, j, e.clock.Now())
 		}
 		if v.what == "retry" {
 			j.stored.Store(true)

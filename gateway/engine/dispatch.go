@@ -113,6 +113,7 @@ type job struct {
 	due      time.Duration
 	since    time.Duration // when it was offered, on the gateway's clock
 	held     *heldNode     // in Engine.held, while only in memory
+	dedupe   string        // the value that tells it from others, "" if none does
 	failed   string        // the fault of the last attempt, one line
 	gen      int           // of its lane when it was dispatched
 	conflict int           // how often it had to run again since what it read had changed
@@ -162,6 +163,7 @@ type function struct {
 	targets   []*target
 	parallel  bool
 	hints     []functions.Read
+	deduped   *deduped
 	seen      *retainedMemory
 	stats     stats
 	timers    map[timerID]*entry

@@ -120,6 +120,7 @@ func (e *Engine) putEntry(tx store.Tx, j *job) {
 	}
 	tx.PutNew(inboxKey(j.fn.Name, j.order), encodeJob(j))
 	e.marks.put(tx, j)
+	j.fn.deduped.put(tx, j, e.clock.Now())
 	j.stored.Store(true)
 	tx.OnDurable(func() {
 		j.from.settled()

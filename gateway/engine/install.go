@@ -48,7 +48,11 @@ func (e *Engine) Install(ctx context.Context, d *Deployment, s State, reason str
 		if err != nil {
 			return err
 		}
-		f = &function{Name: name, lanes: map[string]*lane{}, timers: map[timerID]*entry{}, seen: seen}
+		deduped, err := loadDeduped(e.st, name)
+		if err != nil {
+			return err
+		}
+		f = &function{Name: name, lanes: map[string]*lane{}, timers: map[timerID]*entry{}, seen: seen, deduped: deduped}
 		if f.deads, err = e.countDeadOf(name); err != nil {
 			return err
 		}

@@ -193,13 +193,19 @@ func (e *Engine) jobFor(r *route, ev *event.Event, params map[string]string, lif
 		life.skip(f, err.Error())
 		return nil
 	}
+	value := valueOf(f.dep.spec(), ev)
+	if value != "" && f.deduped.repeats(value, e.clock.Now(), f.dep.spec().Dedupe.Window) {
+		e.counts.duplicates.Add(1)
+		life.outcome(f, "duplicate", fmt.Sprintf("dedupe: the value %q was seen within %v", printable(value, 40), f.dep.spec().Dedupe.Window))
+		return nil
+	}
 	if int(ev.Chain) > e.opt.MaxChain {
 		e.losses.add("chain", 1)
 		life.skip(f, fmt.Sprintf("functions that start one another went round more than %d times", e.opt.MaxChain))
 		return nil
 	}
 	life.matched = append(life.matched, f.Name)
-	return &job{fn: f, ev: ev, key: key, params: params, size: len(ev.Data) + len(ev.Topic) + 256, life: life,
+	return &job{fn: f, ev: ev, key: key, params: params, dedupe: value, size: len(ev.Data) + len(ev.Topic) + 256, life: life,
 		order: e.seq.next(), since: e.clock.Now()}
 }
 

@@ -1,0 +1,38 @@
+package engine
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+const deduping = counter + "dedupe: {by: data.id, window: 1h}\n"
+
+func TestAValueRunsOnceWithinItsWindow(t *testing.T) {
+	r := newRig(t)
+	r.fn(deduping, count)
+	r.start()
+	settled(t, r.message("in/a", `{"id": 1}`, "1", false))
+	settled(t, r.message("in/a", `{"id": 1.0}`, "2", false))
+	settled(t, r.message("in/a", `{"id": 2}`, "3", false))
+	settled(t, r.message("in/a", `{}`, "4", false)) // without the value it always runs
+	settled(t, r.message("in/a", `{}`, "5", false))
+	require.Equal(t, "4", r.state("counter", "in/a", "n"))
+	r.stop()
+	r = openRig(t, r.dir)
+	r.fn(deduping, count)
+	r.start()
+	settled(t, r.message("in/a", `{"id": 2}`, "6", false))
+	settled(t, r.message("in/a", `{"id": 3}`, "7", false))
+	require.Equal(t, "5", r.state("counter", "in/a", "n"))
+}
+
+func TestWindowsEndAndTheirValuesAreForgotten(t *testing.T) {
+	d := &deduped{until: map[string]time.Duration{}}
+	require.False(t, d.repeats("a", 0, time.Minute))
+	require.True(t, d.repeats("a", 59*time.Second, time.Minute))
+	require.False(t, d.repeats("a", time.Minute, time.Minute))
+	require.False(t, d.repeats("b", time.Minute, time.Minute))
+	require.Len(t, d.queue, 2)
+}
