@@ -49,6 +49,9 @@ func TestReport(t *testing.T) {
 	var out strings.Builder
 	rep.print(&out)
 	require.Contains(t, out.String(), "perigee: 2.00 times the CPU of bare")
+	require.ErrorContains(t, rep.complete(), "perigee: of 3 events 1 had no answer, and 2 answers came again")
+	gateway.Lost, gateway.Duplicates, bare.Lost, bare.Duplicates = 0, 0, 0, 0
+	require.NoError(t, rep.complete())
 }
 
 func TestTail(t *testing.T) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -160,6 +161,17 @@ func (rep *report) print(out io.Writer) {
 	if rep.Binary > 0 {
 		fmt.Fprintf(out, "binary: %s\n", mib(rep.Binary))
 	}
+}
+
+// complete is an error unless every event had one answer.
+func (rep *report) complete() error {
+	var errs []error
+	for _, r := range rep.Results {
+		if r.Events == 0 || r.Lost > 0 || r.Duplicates > 0 {
+			errs = append(errs, fmt.Errorf("%s: of %d events %d had no answer, and %d answers came again", r.Name, r.Events, r.Lost, r.Duplicates))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func micros(d time.Duration) string { return fmt.Sprintf("%d µs", d.Microseconds()) }
