@@ -3,17 +3,26 @@
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LINT     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
-FLAGS    := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
-MAX_SIZE := 20971520 # bytes of a binary: 20 MiB
+MAX_SIZE := 20971520# bytes of a binary: 20 MiB
+
+# -buildvcs=false: VERSION says which commit it is, and a checkout of another user's builds too.
+FLAGS    := -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 
 # Packages that hold data: their tests run on 32 bits too, where Badger and int have surprises.
-DATA     := ./internal/store/... ./internal/wire/... ./internal/event/... ./functions/state/... ./functions/catalog/... \
-            ./functions/frame/... ./sync/outbox/... ./sync/record/... ./gateway/engine/...
+DATA     := ./internal/store/... ./internal/wire/... ./internal/event/... ./internal/jsonscan/... ./functions/state/... \
+            ./functions/catalog/... ./functions/frame/... ./sync/outbox/... ./sync/record/... ./gateway/engine/...
+
+# For one run: make test TESTFLAGS='-v -run TestKilled', make bench BENCHFLAGS='-seconds 6 -rounds 1'.
+TESTFLAGS  ?=
+BENCHFLAGS ?=
 
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := build
-.PHONY: build run test check lint race data32 cross bench chaos clean
+.PHONY: help build run test check lint race data32 cross bench chaos clean
+
+help: ## this list
+	@awk -F ': .*## ' '/^[a-z0-9]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## dist/perigee for this machine
 	@mkdir -p dist
@@ -23,36 +32,37 @@ run: build ## the demonstration: a gateway, devices, functions and a cloud in on
 	dist/perigee demo
 
 test: ## every test, as fast as it goes
-	$(GO) test ./...
+	$(GO) test $(TESTFLAGS) ./...
 
-check: lint race data32 ## all that must hold before a change lands, but for the slow suites
+check: lint race data32 ## what must hold before a change lands; .ci/run adds the slow suites
 
-lint:
-	@bad=$$(gofmt -l .); test -z "$$bad" || { echo "gofmt would change:"; echo "$$bad"; exit 1; }
+lint: ## format, vet, and the linters of .golangci.yml
+	@bad=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$bad" || { echo "gofmt would change:"; echo "$$bad"; exit 1; }
 	$(GO) vet ./...
-	CGO_ENABLED=0 $(GO) run $(LINT) run ./...
+	$(GO) run $(LINT) run ./...
 
+race: export CGO_ENABLED := 1
 race: ## every test under the race detector, which needs a C compiler
-	CGO_ENABLED=1 $(GO) test -race ./...
+	$(GO) test -race $(TESTFLAGS) ./...
 
 data32: ## the packages that hold data, on 32 bits
-	GOARCH=386 $(GO) test $(DATA)
+	GOARCH=386 $(GO) test $(TESTFLAGS) $(DATA)
 
-cross: ## dist/perigee-linux-ARCH for every board, none above MAX_SIZE
+cross: ## dist/perigee-linux-ARCH for every board, none above 20 MiB
 	@mkdir -p dist
 	$(GO) run ./build/overlay -o dist/overlay.json
 	@set -e; for arch in amd64 arm64 arm 386; do \
 		overlay=; case $$arch in arm|386) overlay="-overlay dist/overlay.json";; esac; \
 		GOOS=linux GOARCH=$$arch GOARM=6 $(GO) build $(FLAGS) $$overlay -o dist/perigee-linux-$$arch ./gateway/cmd/perigee; \
 		size=$$(stat -c %s dist/perigee-linux-$$arch); echo "dist/perigee-linux-$$arch: $$size bytes"; \
-		test $$size -le $(firstword $(MAX_SIZE)) || { echo "that is more than $(firstword $(MAX_SIZE))"; exit 1; }; \
+		test $$size -le $(MAX_SIZE) || { echo "that is more than $(MAX_SIZE)"; exit 1; }; \
 	done
 
 bench: build ## speed, memory and bytes written, beside a bare client in the same run
-	$(GO) run ./build/bench -perigee dist/perigee
+	$(GO) run ./build/bench -perigee dist/perigee $(BENCHFLAGS)
 
-chaos: build ## kill it, again and again, and count
-	$(GO) test -count=1 -timeout 30m ./build/chaos -args -full
+chaos: ## kill it, again and again, and count
+	$(GO) test -count=1 -timeout 30m -v ./build/chaos -args -full
 
-clean:
+clean: ## remove what was built; the demonstration's directory stays, it may hold somebody's work
 	rm -rf dist
