@@ -180,7 +180,15 @@ func (a *App) Resume(ctx context.Context, name string) error {
 	if _, err := a.find(name); err != nil {
 		return err
 	}
-	return a.pausing(ctx, name, func(tx store.Tx) (catalog.Entry, error) { return catalog.Resume(tx, name) })
+	return a.pausing(ctx, name, func(tx store.Tx) (catalog.Entry, error) {
+		var lost *state.MismatchError
+		if err := state.Verify(tx, name); errors.As(err, &lost) {
+			if err := state.Accept(tx, name); err != nil { // somebody has looked at it
+				return catalog.Entry{}, err
+			}
+		}
+		return catalog.Resume(tx, name)
+	})
 }
 
 func (a *App) pausing(ctx context.Context, name string, change func(tx store.Tx) (catalog.Entry, error)) error {

@@ -15,6 +15,7 @@ import (
 	"github.com/perigee-iot/perigee/functions"
 	"github.com/perigee-iot/perigee/functions/bundle"
 	"github.com/perigee-iot/perigee/functions/catalog"
+	"github.com/perigee-iot/perigee/functions/state"
 	"github.com/perigee-iot/perigee/gateway/api"
 	"github.com/perigee-iot/perigee/gateway/config"
 	"github.com/perigee-iot/perigee/gateway/engine"
@@ -65,6 +66,7 @@ func (a *App) loadFunctions(ctx context.Context) error {
 		a.problems.set("catalog", err)
 	}
 	for _, e := range entries {
+		e = a.verifyState(e)
 		if err := a.installEntry(ctx, e); err != nil {
 			a.problems.set("function "+e.Name, fmt.Errorf("function %s: %w", e.Name, err))
 			a.log.Error("a function cannot be run", "function", e.Name, "error", err)
@@ -72,6 +74,28 @@ func (a *App) loadFunctions(ctx context.Context) error {
 	}
 	_, err = a.syncDir(ctx)
 	return err
+}
+
+// verifyState checks a function's state after a stop that was not clean. If the disk has lost some of it the function is
+// paused: state.get("n", 0) would quietly begin at 0 again. Who has looked at it resumes the function.
+func (a *App) verifyState(e catalog.Entry) catalog.Entry {
+	if !a.st.Stats().Unclean {
+		return e
+	}
+	err := a.st.View(func(r store.Reader) error { return state.Verify(r, e.Name) })
+	if err == nil {
+		return e
+	}
+	a.log.Error("the state of a function is not what was stored; the function is paused", "function", e.Name, "error", err)
+	reason := fmt.Sprintf("its state is damaged: %v; look at it (perigee state list %s), then: perigee functions resume %s", err, e.Name, e.Name)
+	err = a.st.Update(func(tx store.Tx) (err error) {
+		e, err = catalog.Pause(tx, e.Name, reason, false, time.Now().UTC().Truncate(time.Second))
+		return err
+	})
+	if err != nil {
+		e.Paused = reason
+	}
+	return e
 }
 
 // installEntry installs the active revision of a catalog entry.
