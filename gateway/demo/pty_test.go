@@ -286,7 +286,7 @@ func TestPlainLog(t *testing.T) {
 		var out locked
 		cmd.Stdout, cmd.Stderr = &out, &out
 		require.NoError(t, cmd.Start())
-		defer cmd.Process.Kill() //nolint:errcheck // it has ended, if all is well
+		defer cmd.Process.Kill()
 		require.Eventually(t, func() bool { return strings.Contains(out.String(), "gateway=running") }, 2*patience, 20*time.Millisecond)
 		require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 		require.NoError(t, cmd.Wait())
