@@ -338,17 +338,41 @@ func (e *Engine) retryFirst(j *job) {
 // report tells people what happened.
 func (e *Engine) report(j *job, o *functions.Outcome, v verdict) {
 	j.life.done(j, o, v)
-	if v.fault != nil && v.what == "dead" {
+	if v.fault != nil {
 		e.counts.faults.Add(1)
-		e.log.Warn("an event failed for good and is a dead letter now", "function", j.fn.Name, "key", j.key, "event", j.ev.ID,
-			"fault", printable(v.fault.Error(), 300), "attempts", j.attempt)
-	} else if v.fault != nil {
-		e.counts.faults.Add(1)
-		e.log.Info("an attempt failed and will be repeated", "function", j.fn.Name, "key", j.key, "event", j.ev.ID,
-			"fault", printable(v.fault.Error(), 300), "attempt", j.attempt, "in", v.after.Round(time.Millisecond))
+		e.reportFault(j, v)
 	}
 	if j.waiter != nil && v.what != "retry" {
 		j.waiter(&outcomeReport{event: j.ev.ID, verdict: v, outcome: o})
+	}
+}
+
+// faultLogEvery is how often one function's faults are logged; all of them are counted, and stand in the function's own log.
+const faultLogEvery = time.Second
+
+func (e *Engine) reportFault(j *job, v verdict) {
+	f := j.fn
+	e.mu.Lock()
+	now := e.clock.Now()
+	quiet := f.faultAt != 0 && now-f.faultAt < faultLogEvery
+	more := f.faultsQuiet
+	if quiet {
+		f.faultsQuiet++
+	} else {
+		f.faultAt, f.faultsQuiet = now, 0
+	}
+	e.mu.Unlock()
+	if quiet {
+		return
+	}
+	args := []any{"function", f.Name, "key", j.key, "event", j.ev.ID, "fault", printable(v.fault.Error(), 300), "attempt", j.attempt}
+	if more > 0 {
+		args = append(args, "faults_not_logged", more)
+	}
+	if v.what == "dead" {
+		e.log.Warn("an event failed for good and is a dead letter now", args...)
+	} else {
+		e.log.Info("an attempt failed and will be repeated", append(args, "in", v.after.Round(time.Millisecond))...)
 	}
 }
 

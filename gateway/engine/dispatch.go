@@ -146,28 +146,30 @@ type lane struct {
 
 // function is one active, paused or blocked function.
 type function struct {
-	Name      string
-	State     State
-	Reason    string
-	dep       *Deployment
-	lanes     map[string]*lane
-	ready     []*lane // lanes that could run now, in turn
-	queued    bool    // in Engine.ready
-	running   int
-	quick     int  // quick invocations in a row
-	alone     *job // runs without company, since it met too many conflicts
-	waiting   int  // jobs in lanes that do not run
-	inbox     int64
-	inboxN    int
-	deads     int
-	targets   []*target
-	parallel  bool
-	hints     []functions.Read
-	deduped   *deduped
-	seen      *retainedMemory
-	stats     stats
-	timers    map[timerID]*entry
-	keepsSeen bool // a trigger skips retained messages that bring nothing new
+	Name        string
+	State       State
+	Reason      string
+	dep         *Deployment
+	lanes       map[string]*lane
+	ready       []*lane // lanes that could run now, in turn
+	queued      bool    // in Engine.ready
+	running     int
+	quick       int  // quick invocations in a row
+	alone       *job // runs without company, since it met too many conflicts
+	waiting     int  // jobs in lanes that do not run
+	inbox       int64
+	inboxN      int
+	deads       int
+	targets     []*target
+	parallel    bool
+	hints       []functions.Read
+	faultAt     time.Duration // when a fault was logged last
+	faultsQuiet int           // faults since then
+	deduped     *deduped
+	seen        *retainedMemory
+	stats       stats
+	timers      map[timerID]*entry
+	keepsSeen   bool // a trigger skips retained messages that bring nothing new
 }
 
 // limit is how many of a function's invocations may run at once. Without a limit of its own a function that has been

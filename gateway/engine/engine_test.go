@@ -284,7 +284,7 @@ func TestAnEventIsCommittedOnceAndThenAcknowledged(t *testing.T) {
 	s, err := r.box.Status()
 	require.NoError(t, err)
 	require.EqualValues(t, n, s[0].Waiting)
-	require.EqualValues(t, 0, r.e.Counts().Inbox)
+	r.wait("an empty inbox", func() bool { return r.e.Counts().Inbox == 0 })
 }
 
 func TestARepeatedDeliveryIsDroppedOnlyIfItsSenderCallsItOne(t *testing.T) {
@@ -370,7 +370,7 @@ func TestLaterEventsOfAKeyWaitForARetryAndOtherKeysDoNot(t *testing.T) {
 	mu.Lock()
 	require.Equal(t, []string{"in/b:other", "in/a:poison", "in/a:after"}, order)
 	mu.Unlock()
-	require.EqualValues(t, 0, r.e.Counts().Inbox)
+	r.wait("an empty inbox", func() bool { return r.e.Counts().Inbox == 0 })
 }
 
 func TestAttemptsAreUsedUpAndCarryOverARestart(t *testing.T) {
@@ -391,7 +391,7 @@ func TestAttemptsAreUsedUpAndCarryOverARestart(t *testing.T) {
 	r.start()
 	r.wait("the dead letter", func() bool { return r.e.Counts().Dead == 1 })
 	require.EqualValues(t, 3, attempts.Load())
-	require.EqualValues(t, 0, r.e.Counts().Inbox)
+	r.wait("an empty inbox", func() bool { return r.e.Counts().Inbox == 0 })
 }
 
 func TestASlowFunctionHoldsUpNeitherItsSourceNorOthers(t *testing.T) {
@@ -413,7 +413,7 @@ func TestASlowFunctionHoldsUpNeitherItsSourceNorOthers(t *testing.T) {
 	for _, a := range acks {
 		settled(t, a) // by the inbox, while the first still runs
 	}
-	require.EqualValues(t, 20, r.e.Counts().Inbox)
+	r.wait("all of them in the inbox", func() bool { return r.e.Counts().Inbox == 20 })
 	close(release)
 	r.wait("the slow ones", func() bool { return r.e.Counts().Inbox == 0 && r.e.Counts().Waiting == 0 })
 }
@@ -537,7 +537,7 @@ func TestActionsSurviveARestartAndKeepTheirIDs(t *testing.T) {
 	r.broker.fail = drivers.ErrNotConnected
 	r.start()
 	settled(t, r.message("in/a", "1", "1", false))
-	require.EqualValues(t, 1, r.e.Counts().Actions)
+	r.wait("the action", func() bool { return r.e.Counts().Actions == 1 })
 	r.stop()
 	r = openRig(t, r.dir)
 	r.fn(counter, count)

@@ -360,6 +360,7 @@ func (e *Engine) loadInbox(f *function) error {
 // due where others may overtake it. The caller holds mu.
 func (e *Engine) requeue(j *job) {
 	f := j.fn
+	j.due = min(j.due, e.clock.Now()+f.dep.spec().Retry.Max) // the clock may have lost time with the power
 	if j.due > 0 && (f.parallel || f.dep.spec().Retry.Overtake) {
 		due := j.due
 		j.due = 0

@@ -128,6 +128,7 @@ func (e *Engine) Remove(ctx context.Context, name string) error {
 	for _, j := range waiting {
 		e.orphan(j)
 	}
+	e.awaitIdle(ctx, f)
 	e.logs.forget(name)
 	err := e.st.Update(func(tx store.Tx) error {
 		return tx.Scan(store.NewKey(store.Timers).String(name), nil, func(k, _ []byte) bool {
@@ -136,6 +137,23 @@ func (e *Engine) Remove(ctx context.Context, name string) error {
 		})
 	})
 	return errors.Join(err, e.subscribe(ctx))
+}
+
+// awaitIdle waits until a removed function's last invocation has been committed, so that a new function of the name
+// does not find its entries in the inbox. No invocation runs longer than its timeout.
+func (e *Engine) awaitIdle(ctx context.Context, f *function) {
+	for ctx.Err() == nil {
+		e.mu.Lock()
+		running := f.running
+		e.mu.Unlock()
+		if running == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
 }
 
 // orphan makes a dead letter of an event whose function has gone.
