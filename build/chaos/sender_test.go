@@ -15,11 +15,13 @@ import (
 type sender struct {
 	name    string
 	address string
+	seen    func() int // the highest number whose action has come back
 
 	acked int     // how many numbers were acknowledged; all up to it
 	out   []*sent // on their way, oldest first
 	next  int     // the last number sent
 	id    uint16  // the last packet id used
+	began time.Time
 }
 
 type sent struct {
@@ -27,10 +29,15 @@ type sent struct {
 	acked  bool
 }
 
-const senderWindow = 8
+const (
+	senderWindow = 8
+	senderRate   = 250 // messages a second
+	senderAhead  = 200 // of what has come back: on any machine the gateway keeps up, and the broker need not queue without bound
+)
 
 // run sends until ctx ends, and then until nothing is outstanding.
 func (s *sender) run(ctx context.Context) {
+	s.began = time.Now()
 	for ctx.Err() == nil || len(s.out) > 0 {
 		if err := s.connection(ctx); err != nil {
 			time.Sleep(10 * time.Millisecond) // the gateway is not there yet
@@ -61,13 +68,17 @@ func (s *sender) connection(ctx context.Context) error {
 		}
 	}
 	for {
-		for len(s.out) < senderWindow && ctx.Err() == nil {
+		for len(s.out) < senderWindow && ctx.Err() == nil && s.may() {
 			if err := s.more().Write(conn); err != nil {
 				return err
 			}
 		}
 		if len(s.out) == 0 {
-			return nil
+			if ctx.Err() != nil {
+				return nil
+			}
+			time.Sleep(2 * time.Millisecond) // too far ahead
+			continue
 		}
 		_ = conn.SetReadDeadline(time.Now().Add(30 * time.Second))
 		p, err := packets.ReadPacket(conn)
@@ -78,6 +89,11 @@ func (s *sender) connection(ctx context.Context) error {
 			s.take(ack.MessageID)
 		}
 	}
+}
+
+// may says that the next message is due.
+func (s *sender) may() bool {
+	return float64(s.next) < senderRate*time.Since(s.began).Seconds() && s.next < s.seen()+senderAhead
 }
 
 // more makes the next message.
