@@ -23,6 +23,7 @@ type child struct {
 	client  *api.Client
 	tell    func(kind, text string) // a line for the feed
 	retry   time.Duration           // longest wait before the next start
+	crew    *crew
 
 	mu     sync.Mutex // guards what follows
 	proc   *os.Process
@@ -171,8 +172,8 @@ func (c *child) once(ctx context.Context) error {
 
 	watching, stop := context.WithCancel(ctx)
 	var wait sync.WaitGroup
-	wait.Go(func() { c.watch(watching, cmd.Process.Pid) })
-	wait.Go(func() { endInPeace(ctx, watching, cmd.Process) })
+	c.crew.start(&wait, func() { c.watch(watching, cmd.Process.Pid) })
+	c.crew.start(&wait, func() { endInPeace(ctx, watching, cmd.Process) })
 	err := cmd.Wait()
 	c.mu.Lock()
 	c.proc, c.state.PID, c.state.Ready = nil, 0, false

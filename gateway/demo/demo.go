@@ -27,7 +27,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"time"
 
@@ -92,6 +91,7 @@ type demo struct {
 	w  *workspace
 	st style
 
+	crew   *crew
 	board  *board
 	ledger *ledger
 	cloud  *receiver.Receiver
@@ -106,21 +106,18 @@ type demo struct {
 	watch  *watcher
 	evil   *hostile
 	button chan struct{} // presses; capacity 1
-
-	mu     sync.Mutex // guards screen
-	screen *screen    // nil: there is none
 }
 
 // newDemo makes the parts. Only the ends of the wire are open when it returns.
 func newDemo(o Options, w *workspace) (d *demo, err error) {
-	d = &demo{o: o, w: w, st: styleOf(os.Getenv), board: &board{}, ledger: newLedger(), client: api.Dial(w.socket), button: make(chan struct{}, 1)}
+	d = &demo{o: o, w: w, st: styleOf(os.Getenv), crew: &crew{}, board: &board{}, ledger: newLedger(), client: api.Dial(w.socket), button: make(chan struct{}, 1)}
 	id := make([]byte, 4)
 	for i := range id {
 		id[i] = byte(rand.Uint32())
 	}
 	run := hex.EncodeToString(id)
 	edit := filepath.Join(w.funcs, examples.Overheat, "main.lua")
-	d.board.m.Edit, d.board.m.Started = shorten(edit), time.Now()
+	d.board.m.Edit = shorten(edit)
 
 	if d.log, err = newRotate(filepath.Join(w.dir, "gateway.log"), logBytes); err != nil {
 		return nil, err
@@ -133,9 +130,11 @@ func newDemo(o Options, w *workspace) (d *demo, err error) {
 		_ = d.cloud.Close() // the reason is more interesting
 		return nil, err
 	}
+	d.wire.crew = d.crew
 	tell := d.board.tell
 	d.child = newChild(w, d.log, d.client, tell)
 	d.sender = newSender(w.broker, run, time.Second/time.Duration(o.Rate), d.ledger)
+	d.child.crew, d.sender.crew = d.crew, d.crew
 	d.house = newHouse(w.broker, run, d.ledger)
 	d.feed = &feed{client: d.client, board: d.board}
 	d.poller = &poller{client: d.client, board: d.board, wire: d.wire, child: d.child, ledger: d.ledger, funcs: w.funcs, poke: make(chan struct{}, 1)}
@@ -171,17 +170,11 @@ func (d *demo) run(ctx context.Context) error {
 	defer d.log.Close()
 	defer d.client.Close()
 	base := context.WithoutCancel(ctx)
-	cloud, endCloud := d.start(base, func(ctx context.Context) { _ = d.cloud.Run(ctx) }, d.wire.Run) // errors end nothing here: the gateway shows them
-	defer cloud.Wait()
-	defer endCloud()
-	gateway, endGateway := d.start(base, d.child.Run)
-	defer gateway.Wait()
-	defer endGateway()
+	defer d.crew.run(base, func(ctx context.Context) { _ = d.cloud.Run(ctx) }, d.wire.Run)() // errors end nothing here: the gateway shows them
+	defer d.crew.run(base, d.child.Run)()
 	stop, stopSending := context.WithCancel(base)
 	defer stopSending()
-	parts, endParts := d.start(base, func(ctx context.Context) { d.sender.Run(ctx, stop) }, d.house.Run, d.feed.Run, d.poller.Run, d.watch.Run, d.evil.Run, d.presser)
-	defer parts.Wait()
-	defer endParts()
+	defer d.crew.run(base, func(ctx context.Context) { d.sender.Run(ctx, stop) }, d.house.Run, d.feed.Run, d.poller.Run, d.watch.Run, d.evil.Run, d.presser)()
 
 	quit := make(chan struct{}) // closed by the first q, and a second one ends the wait for what is on its way
 	hurry := make(chan struct{})
@@ -192,15 +185,13 @@ func (d *demo) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		d.setScreen(s)
+		d.crew.show(s)
 		defer s.Close()
 		show = func(ctx context.Context) { d.view(ctx, s, quit, hurry) }
 	} else {
 		show = d.plainLog
 	}
-	view, endView := d.start(base, show)
-	defer view.Wait()
-	defer endView()
+	defer d.crew.run(base, show)()
 
 	select {
 	case <-ctx.Done():
@@ -212,39 +203,6 @@ func (d *demo) run(ctx context.Context) error {
 	return nil
 }
 
-// start runs functions in goroutines that give the terminal back before they let a panic end the process.
-func (d *demo) start(ctx context.Context, fns ...func(ctx context.Context)) (*sync.WaitGroup, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	wait := &sync.WaitGroup{}
-	for _, fn := range fns {
-		wait.Go(func() {
-			defer d.restore()
-			fn(ctx)
-		})
-	}
-	return wait, cancel
-}
-
-// restore gives the terminal back if a panic is on its way.
-func (d *demo) restore() {
-	v := recover()
-	if v == nil {
-		return
-	}
-	d.mu.Lock()
-	if d.screen != nil {
-		d.screen.Close()
-	}
-	d.mu.Unlock()
-	panic(v)
-}
-
-func (d *demo) setScreen(s *screen) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.screen = s
-}
-
 // snapshot is the model with the counts as they are at this moment.
 func (d *demo) snapshot() (model, bool) {
 	m, changed := d.board.snapshot()
@@ -254,7 +212,7 @@ func (d *demo) snapshot() (model, bool) {
 }
 
 const (
-	settleWithin = 10 * time.Second
+	settleWithin = 15 * time.Second
 	settleQuiet  = 20 // times that the gateway has to say that nothing is on its way, before what is missing counts as lost
 )
 

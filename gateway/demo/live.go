@@ -13,7 +13,7 @@ const frameEvery = 100 * time.Millisecond
 // hurry at the second.
 func (d *demo) view(ctx context.Context, s *screen, quit, hurry chan struct{}) {
 	keys := make(chan byte)
-	reader, endReader := d.start(ctx, func(ctx context.Context) {
+	defer d.crew.run(ctx, func(ctx context.Context) {
 		for {
 			k := s.key(ctx.Done())
 			select {
@@ -25,9 +25,7 @@ func (d *demo) view(ctx context.Context, s *screen, quit, hurry chan struct{}) {
 				return
 			}
 		}
-	})
-	defer reader.Wait()
-	defer endReader()
+	})()
 	tick := time.NewTicker(frameEvery)
 	defer tick.Stop()
 	quits := 0

@@ -9,7 +9,6 @@ import (
 // model is all that is shown, at one moment. The view and the log are functions of it.
 type model struct {
 	Now       time.Time
-	Started   time.Time
 	Edit      string // the file that a person is invited to change
 	Gateway   childState
 	Devices   []deviceRow

@@ -15,6 +15,7 @@ import (
 type proxy struct {
 	listen net.Listener
 	target string
+	crew   *crew
 	wait   sync.WaitGroup
 
 	mu     sync.Mutex // guards what follows
@@ -49,7 +50,7 @@ func (p *proxy) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		in, err := p.listen.Accept()
 		if err == nil {
-			p.wait.Go(func() { p.serve(ctx, in) })
+			p.crew.start(&p.wait, func() { p.serve(ctx, in) })
 			continue
 		}
 		select { // the end, or out of files, which passes
@@ -91,17 +92,17 @@ func (p *proxy) serve(ctx context.Context, in net.Conn) {
 	if ctx.Err() != nil {
 		return // closeAll may have been too early for this one
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_, _ = io.Copy(out, in) // ends with either side
-		out.Close()
-		in.Close()
-	}()
-	_, _ = io.Copy(in, out)
-	out.Close()
-	in.Close()
-	<-done
+	var back sync.WaitGroup
+	p.crew.start(&back, func() { pass(out, in) })
+	pass(in, out)
+	back.Wait()
+}
+
+// pass copies until either side ends, and then ends both.
+func pass(to, from net.Conn) {
+	_, _ = io.Copy(to, from) // however it ends
+	to.Close()
+	from.Close()
 }
 
 // enter registers a connection that a cut ends, and returns what is closed while the wire is whole.

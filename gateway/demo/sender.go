@@ -25,6 +25,7 @@ type sender struct {
 	run    string
 	every  time.Duration
 	ledger *ledger
+	crew   *crew
 
 	mu       sync.Mutex // guards what follows
 	next     uint64     // the next number
@@ -99,7 +100,7 @@ func (s *sender) session(ctx, stop context.Context, clean bool) error {
 	defer wait.Wait()
 	reading, cancel := context.WithCancel(ctx)
 	defer cancel()
-	wait.Go(func() {
+	s.crew.start(&wait, func() {
 		defer cancel()
 		defer conn.Close()
 		s.read(conn, in)

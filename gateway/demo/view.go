@@ -162,6 +162,8 @@ func (p *painter) link() string {
 	switch {
 	case l.Cut:
 		head, colour = fmt.Sprintf(" CLOUD  link cut for %s", brief(l.For)), red
+	case !p.m.Gateway.Ready:
+		head, colour = " CLOUD  waits for the gateway", yellow
 	case !l.Up:
 		head, colour = " CLOUD  connecting", yellow
 	}
