@@ -296,8 +296,9 @@ type LogQuery struct {
 
 // ReloadResult says what a reload changed.
 type ReloadResult struct {
-	Changed []string `json:"changed,omitempty"`
-	Restart []string `json:"needs_restart,omitempty"` // keys that changed and need a restart
+	Changed  []string `json:"changed,omitempty"`
+	Restart  []string `json:"needs_restart,omitempty"` // keys that changed and need a restart
+	Problems []string `json:"problems,omitempty"`      // folders of functions that were not taken over, and why
 }
 
 // Gateway is what the server asks. Errors are *Error where the client should be told a code; any other is an internal error.

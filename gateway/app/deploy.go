@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -39,6 +40,13 @@ func (p *problems) set(where string, err error) {
 	} else {
 		p.at[where] = err.Error()
 	}
+}
+
+// clear forgets those whose place begins with prefix.
+func (p *problems) clear(prefix string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.DeleteFunc(p.at, func(where, _ string) bool { return strings.HasPrefix(where, prefix) })
 }
 
 func (p *problems) list() []string {
@@ -171,52 +179,98 @@ func (a *App) lacks(spec *functions.Spec) string {
 	return "needs " + strings.Join(missing, ", ")
 }
 
+// dirChanges is what bringing the directory of functions up to date did, and what is wrong with it.
+type dirChanges struct {
+	changed, problems []string
+}
+
 // syncDir applies the directory of functions to the functions of that origin: new and changed ones are applied, those
 // whose folder has gone are removed. A folder that is wrong is reported and changes nothing.
-func (a *App) syncDir(ctx context.Context) (changed []string, err error) {
+func (a *App) syncDir(ctx context.Context) (done dirChanges, err error) {
+	a.problems.clear("folder ")
 	dir := a.config().Functions.Dir
 	if dir == "" {
-		return nil, nil
+		return done, nil
+	}
+	wrong := func(folder string, err error) {
+		a.problems.set("folder "+folder, err)
+		done.problems = append(done.problems, err.Error())
+		a.log.Error("a function was not taken over", "folder", folder, "error", err)
 	}
 	found, err := bundle.LoadAll(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		found, err = nil, nil
+		// A slip of the pen or a disk that is not there must not turn what waits into dead letters.
+		if n := len(a.fromDir()); n > 0 {
+			wrong(dir, fmt.Errorf("there is no directory %s, and %d functions came from it: they stay; make it again, empty to remove them", dir, n))
+		}
+		return done, nil
 	}
 	if err != nil {
-		return nil, err
+		return done, err
 	}
 	here := map[string]bool{}
 	for _, f := range found {
-		where := "folder " + f.Folder
 		if f.Err != nil {
 			here[f.Folder] = true
-			a.problems.set(where, f.Err)
-			a.log.Error("a function was not taken over", "folder", f.Folder, "error", f.Err)
+			wrong(f.Folder, f.Err)
 			continue
 		}
 		name := f.Bundle.Spec.Name
 		here[name] = true
 		r, err := a.deploy(ctx, f.Bundle, catalog.FromDir, false, false)
-		a.problems.set(where, err)
 		if err != nil {
-			a.log.Error("a function was not taken over", "folder", f.Folder, "error", err)
+			wrong(f.Folder, err)
 			continue
 		}
 		if r.Action != "unchanged" {
-			changed = append(changed, fmt.Sprintf("function %s %s", name, r.Action))
+			done.changed = append(done.changed, fmt.Sprintf("function %s %s", name, r.Action)+because(r.State, r.Reason))
 			a.log.Info("a function was "+r.Action, "function", name, "revision", r.Revision, "state", r.State, "origin", catalog.FromDir)
 		}
 	}
+	return done, a.removeGone(ctx, found, here, &done)
+}
+
+// fromDir lists the functions that came from the directory.
+func (a *App) fromDir() (names []string) {
 	for _, f := range a.engine.Functions() {
-		if f.Dep.Origin == catalog.FromDir && !here[f.Name] {
-			if err := a.remove(ctx, f.Name); err != nil {
-				return changed, err
-			}
-			changed = append(changed, fmt.Sprintf("function %s removed", f.Name))
-			a.log.Info("a function was removed since its folder is gone", "function", f.Name)
+		if f.Dep.Origin == catalog.FromDir {
+			names = append(names, f.Name)
 		}
 	}
-	return changed, nil
+	return names
+}
+
+// removeGone removes the functions whose folder has gone. A folder that cannot be read and bears no function's name may be that
+// of any of them: then all stay until it is mended.
+func (a *App) removeGone(ctx context.Context, found []bundle.Found, here map[string]bool, done *dirChanges) error {
+	names := a.fromDir()
+	for _, f := range found {
+		if f.Err != nil && !slices.Contains(names, f.Folder) {
+			return nil
+		}
+	}
+	for _, name := range names {
+		if here[name] {
+			continue
+		}
+		if err := a.remove(ctx, name); err != nil {
+			return err
+		}
+		done.changed = append(done.changed, fmt.Sprintf("function %s removed", name))
+		a.log.Info("a function was removed since its folder is gone", "function", name)
+	}
+	return nil
+}
+
+// because adds why a function does not run, and its state if the words before do not say it.
+func because(state, reason string) string {
+	switch {
+	case reason == "":
+		return ""
+	case state == "":
+		return ": " + reason
+	}
+	return ", " + state + ": " + reason
 }
 
 // deploy checks a bundle and makes it the active revision of its function. The caller holds deploying.
@@ -346,7 +400,7 @@ func (a *App) refit(ctx context.Context) (changed []string, err error) {
 		if err := a.install(ctx, e, f.Dep.Bundle); err != nil {
 			return changed, err
 		}
-		changed = append(changed, fmt.Sprintf("function %s %s", f.Name, state))
+		changed = append(changed, fmt.Sprintf("function %s %s", f.Name, state)+because("", reason))
 	}
 	return changed, nil
 }

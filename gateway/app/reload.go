@@ -30,12 +30,12 @@ func (a *App) Reload(ctx context.Context) (*api.ReloadResult, error) {
 			return nil, err
 		}
 	}
-	changed, err := a.syncDir(ctx)
-	res.Changed = append(res.Changed, changed...)
+	done, err := a.syncDir(ctx)
+	res.Changed, res.Problems = append(res.Changed, done.changed...), done.problems
 	if err != nil {
 		return res, fmt.Errorf("read the functions anew: %w", err)
 	}
-	changed, err = a.refit(ctx)
+	changed, err := a.refit(ctx)
 	res.Changed = append(res.Changed, changed...)
 	return res, err
 }
@@ -63,10 +63,7 @@ func (a *App) takeOver(ctx context.Context, next *config.Config, res *api.Reload
 	merged.Functions, merged.Devices, merged.Streams, merged.Settings = next.Functions, next.Devices, next.Streams, next.Settings
 	merged.Log.Level = next.Log.Level
 	a.cfg.Store(&merged)
-	for _, key := range live {
-		res.Changed = append(res.Changed, key)
-	}
-	res.Changed = append(res.Changed, changed...)
+	res.Changed = append(append(res.Changed, live...), changed...)
 	return nil
 }
 

@@ -25,7 +25,7 @@ func deadCommand() *command {
 		text: "They are kept with their fault until they are replayed or dropped.",
 		sub: []*command{
 			{
-				name: "list", brief: "the letters, newest last",
+				name: "list", brief: "the letters, newest first",
 				flags:    append(selection(false), &cli.IntFlag{Name: "limit", Usage: "`N` at most", Value: 100}),
 				examples: []string{"perigee dead list", "perigee dead list --function overheat --json"},
 				run:      listDead,

@@ -143,7 +143,7 @@ func asked(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// gateway stop | start | not-ready | log TEXT | event FUNCTION SUBJECT | following N: what happens at the gateway.
+// gateway stop | start | not-ready | problem TEXT | log TEXT | event FUNCTION SUBJECT | following N: what happens at the gateway.
 func gatewayCommand(ts *testscript.TestScript, _ bool, args []string) {
 	f := ts.Value(fakeKey{}).(*scripted)
 	switch args[0] {
@@ -158,6 +158,8 @@ func gatewayCommand(ts *testscript.TestScript, _ bool, args []string) {
 		f.Edit(func(d *apitest.Data) {
 			d.Status.Ready, d.Status.Problems = false, []string{"the broker is not connected"}
 		})
+	case "problem":
+		f.Edit(func(d *apitest.Data) { *d.Problems = append(*d.Problems, args[1]) })
 	case "empty":
 		f.Edit(func(d *apitest.Data) {
 			clear(d.Functions)

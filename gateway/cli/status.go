@@ -165,7 +165,8 @@ func versionCommand() *command {
 func reloadCommand() *command {
 	return &command{
 		name: "reload", brief: "take over the changed configuration and functions' directory",
-		text:     "Functions, devices, streams, settings and the log level are taken over. What else has changed is named: it needs a restart.",
+		text: `Functions, devices, streams, settings and the log level are taken over. What else has changed is named: it needs a restart.
+A folder that is wrong is named too: its function stays as it was, the others are taken over, and the exit code is 1.`,
 		examples: []string{"perigee reload"},
 		run: func(c *call) error {
 			gw, err := c.gateway()
@@ -176,19 +177,29 @@ func reloadCommand() *command {
 			if err != nil {
 				return err
 			}
-			if c.json() {
-				return c.out.json(r)
+			if err := showReload(c, r); err != nil || len(r.Problems) == 0 {
+				return err
 			}
-			if len(r.Changed)+len(r.Restart) == 0 {
-				c.out.line("nothing has changed")
-			}
-			for _, k := range r.Changed {
-				c.out.line("%s %s", c.out.good("changed"), k)
-			}
-			for _, k := range r.Restart {
-				c.out.line("%s %s", c.out.warn("needs a restart:"), k)
-			}
-			return nil
+			return &exitError{ExitFailed}
 		},
 	}
+}
+
+func showReload(c *call, r *api.ReloadResult) error {
+	if c.json() {
+		return c.out.json(r)
+	}
+	if len(r.Changed)+len(r.Restart)+len(r.Problems) == 0 {
+		c.out.line("nothing has changed")
+	}
+	for _, k := range r.Changed {
+		c.out.line("%s %s", c.out.good("changed"), safe(k, 0))
+	}
+	for _, k := range r.Restart {
+		c.out.line("%s %s", c.out.warn("needs a restart:"), k)
+	}
+	for _, k := range r.Problems {
+		c.out.line("%s %s", c.out.bad("not taken over:"), safe(k, 0))
+	}
+	return nil
 }

@@ -28,6 +28,7 @@ type Fake struct {
 	devices   []api.Device
 	uplinks   []api.UplinkStatus
 	streams   []api.Stream
+	problems  []string
 	config    json.RawMessage
 	calls     []string
 	fail      map[string]error
@@ -72,7 +73,7 @@ func (f *Fake) Following() int {
 func (f *Fake) Edit(change func(d *Data)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	d := Data{&f.status, f.functions, &f.logs, &f.lives, &f.dead, &f.state, &f.devices, &f.uplinks, &f.streams}
+	d := Data{&f.status, f.functions, &f.logs, &f.lives, &f.dead, &f.state, &f.devices, &f.uplinks, &f.streams, &f.problems}
 	change(&d)
 	close(f.changed)
 	f.changed = make(chan struct{})
@@ -89,6 +90,7 @@ type Data struct {
 	Devices   *[]api.Device
 	Uplinks   *[]api.UplinkStatus
 	Streams   *[]api.Stream
+	Problems  *[]string // of the next reload
 }
 
 // enter locks and returns the error that the method was told to return.
@@ -118,7 +120,8 @@ func (f *Fake) Reload(context.Context) (*api.ReloadResult, error) {
 		return nil, err
 	}
 	f.record("Reload")
-	return &api.ReloadResult{Changed: []string{"settings.overheat"}, Restart: []string{"broker.listen"}}, nil
+	return &api.ReloadResult{Changed: []string{"settings.overheat"}, Restart: []string{"broker.listen"},
+		Problems: slices.Clone(f.problems)}, nil
 }
 
 // Config returns a configuration.
