@@ -144,3 +144,14 @@ func TestJSONInLua(t *testing.T) {
 		require.Equal(t, want, eval(t, code), code)
 	}
 }
+
+// TestFractionsHaveNoExponent: only what would be mostly zeros has one, in JSON and in text.
+func TestFractionsHaveNoExponent(t *testing.T) {
+	for code, want := range map[string]string{
+		"1795325409.337": "1795325409.337", "1234567.5": "1234567.5", "-1234567.25": "-1234567.25", "0.00001": "0.00001", "0.1 + 0.2": "0.30000000000000004",
+		"1e-7": "1e-07", "1e20": "100000000000000000000", "1e21": "1e+21", "2^53": "9007199254740992", "5e-324": "5e-324",
+	} {
+		require.Equal(t, want, eval(t, "return "+code), code)
+		require.Equal(t, `"`+want+`"`, eval(t, "return tostring("+code+")"), code)
+	}
+}

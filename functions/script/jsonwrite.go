@@ -79,7 +79,7 @@ func (w *jsonWriter) number(f float64) error {
 	case f == math.Trunc(f) && math.Abs(f) < 1<<63:
 		w.out = strconv.AppendInt(w.out, int64(f), 10)
 	default:
-		w.out = strconv.AppendFloat(w.out, f, 'g', -1, 64)
+		w.out = appendFraction(w.out, f)
 	}
 	return nil
 }

@@ -96,5 +96,15 @@ func numberText(f float64) string {
 	case f == math.Trunc(f) && math.Abs(f) < 1<<63:
 		return strconv.FormatInt(int64(f), 10)
 	}
-	return strconv.FormatFloat(f, 'g', -1, 64)
+	return string(appendFraction(nil, f))
+}
+
+// appendFraction writes a number that is not whole, or too large for an integer. Only what would be mostly zeros has an exponent:
+// a meter's 1234567.5 stays that.
+func appendFraction(out []byte, f float64) []byte {
+	form := byte('f')
+	if a := math.Abs(f); a < 1e-6 || a >= 1e21 {
+		form = 'e'
+	}
+	return strconv.AppendFloat(out, f, form, -1, 64)
 }
