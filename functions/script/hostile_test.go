@@ -61,7 +61,8 @@ func hostile(t *testing.T, main string, limit time.Duration) (out functions.Outc
 	file := t.TempDir() + "/main.lua"
 	require.NoError(t, os.WriteFile(file, []byte(main), 0o600))
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), hostileEnv+"="+file, hostileTimeout+"="+limit.String())
+	cmd.Env = append(os.Environ(), hostileEnv+"="+file, hostileTimeout+"="+limit.String(),
+		"GORACE=atexit_sleep_ms=0") // the race detector would wait a second at the end of each
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	text, err := cmd.Output()
