@@ -14,12 +14,14 @@ type wheel struct {
 
 	mu    sync.Mutex
 	heap  entries
+	added uint64
 	woken chan struct{} // capacity 1: something earlier was added
 }
 
 // entry is one call to come.
 type entry struct {
 	due   time.Duration
+	added uint64 // what is due at the same time is called in the order in which it was added
 	fn    func()
 	index int // in the heap, -1 outside
 }
@@ -32,6 +34,8 @@ func newWheel(now func() time.Duration) *wheel {
 func (w *wheel) add(due time.Duration, fn func()) *entry {
 	e := &entry{due: due, fn: fn}
 	w.mu.Lock()
+	w.added++
+	e.added = w.added
 	heap.Push(&w.heap, e)
 	first := e.index == 0
 	w.mu.Unlock()
@@ -105,8 +109,10 @@ func (w *wheel) due() (fn func(), wait time.Duration) {
 // entries implements container/heap.
 type entries []*entry
 
-func (h entries) Len() int           { return len(h) }
-func (h entries) Less(i, j int) bool { return h[i].due < h[j].due }
+func (h entries) Len() int { return len(h) }
+func (h entries) Less(i, j int) bool {
+	return h[i].due < h[j].due || h[i].due == h[j].due && h[i].added < h[j].added
+}
 func (h entries) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].index, h[j].index = i, j
