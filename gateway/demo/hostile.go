@@ -36,16 +36,16 @@ end`},
   local s = "perigee"
   while true do s = s .. s end
 end`},
-		{"a pattern that never ends", `return function()
+		{"a pattern without end", `return function()
   return string.find(("a"):rep(50000), (".-"):rep(30) .. "b")
 end`},
-		{"a write to a device that is not its own", `return function() device.write("fan", true) end`},
+		{"a write to another's fan", `return function() device.write("fan", true) end`},
 		{"endless recursion", `local function f(x) return 1 + f(x) end
 return function() return f(1) end`},
 		{"a flood of messages", `return function()
   for i = 1, 1e6 do publish("demo/flood", i) end
 end`},
-		{"a loop that catches its own end", `return function()
+		{"a loop of pcall", `return function()
   while true do pcall(function() while true do end end) end
 end`},
 	}

@@ -123,7 +123,7 @@ func (p *painter) proofLines(width int) []string {
 	c := p.m.Proof
 	repeats := ""
 	if c.Repeats > 0 {
-		repeats = count(c.Repeats, "repeat") + " by id"
+		repeats = group(c.Repeats) + " repeated"
 	}
 	rows := []struct {
 		name, note string
