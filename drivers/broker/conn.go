@@ -39,6 +39,7 @@ type conn struct {
 	seen   uint64   // PUBLISH packets that mochi has decoded
 	cuts   []uint64 // which of them were cut
 	held   *session
+	moving bool   // it takes a session over
 	asked  uint16 // packet id of the SUBSCRIBE or UNSUBSCRIBE that mochi has under another one
 }
 

@@ -118,9 +118,6 @@ func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
 	c := connOf(cl)
 	c.v5 = cl.Properties.ProtocolVersion == 5
 	old, known := h.s.mqtt.Clients.Get(cl.ID)
-	if known && !pk.Connect.Clean {
-		c.window.setAside(old)
-	}
 	fresh := pk.Connect.Clean || known && old.Properties.Clean && old.Properties.ProtocolVersion < 5
 	c.held = h.s.line.attach(cl.ID, c, fresh)
 	context.AfterFunc(c.ctx, h.s.line.wake)
@@ -130,11 +127,17 @@ func (h *hook) OnSessionEstablish(cl *mqtt.Client, pk packets.Packet) {
 	if !known {
 		h.s.makeRoom()
 	}
+	h.s.beginMove(c)
+	if known && !pk.Connect.Clean {
+		c.window.setAside(old)
+	}
 }
 
 // OnSessionEstablished is called when the client has its CONNACK and what was on its way to it.
 func (h *hook) OnSessionEstablished(cl *mqtt.Client, _ packets.Packet) {
-	h.s.putBack(cl, &connOf(cl).window)
+	c := connOf(cl)
+	h.s.putBack(cl, &c.window)
+	h.s.endMove(c)
 	h.s.keep.session(cl.ID)
 }
 

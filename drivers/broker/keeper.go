@@ -293,6 +293,17 @@ func persistent(cl *mqtt.Client) bool {
 	return !cl.Properties.Clean
 }
 
+// snapshot is a session as it is now: its record and its messages; false if there is nothing to keep.
+func (k *keeper) snapshot(id string) (head []byte, queue []packets.Packet, ok bool) {
+	k.s.moving.RLock()
+	defer k.s.moving.RUnlock()
+	cl, ok := k.s.mqtt.Clients.Get(id)
+	if !ok || !persistent(cl) {
+		return nil, nil, false
+	}
+	return encodeSession(cl), cl.State.Inflight.GetAll(false), true
+}
+
 func (k *keeper) writeSession(id string) error {
 	has := k.known[id]
 	if has == nil {
@@ -302,8 +313,8 @@ func (k *keeper) writeSession(id string) error {
 		}
 		k.known[id] = has
 	}
-	cl, ok := k.s.mqtt.Clients.Get(id)
-	if !ok || !persistent(cl) {
+	head, queue, ok := k.snapshot(id)
+	if !ok {
 		if err := k.erase(id, has); err != nil {
 			return err
 		}
@@ -311,22 +322,21 @@ func (k *keeper) writeSession(id string) error {
 		return nil
 	}
 	fail := func() { k.notWritten(id) }
-	head := encodeSession(cl)
 	if sum := maphash.Bytes(k.seed, head); sum != has.head {
 		if err := k.put(sessionKey(id).Uint(0), head, fail); err != nil {
 			return err
 		}
 		has.head = sum
 	}
-	return k.writeQueue(id, cl, has, fail)
+	return k.writeQueue(id, queue, has, fail)
 }
 
 // stateOf tells the states of one packet id apart.
 func stateOf(pk packets.Packet) uint64 { return uint64(pk.Created)<<4 | uint64(pk.FixedHeader.Type) }
 
-func (k *keeper) writeQueue(id string, cl *mqtt.Client, has *stored, fail func()) error {
+func (k *keeper) writeQueue(id string, queue []packets.Packet, has *stored, fail func()) error {
 	gone := maps.Clone(has.queued)
-	for _, pk := range cl.State.Inflight.GetAll(false) {
+	for _, pk := range queue {
 		delete(gone, pk.PacketID)
 		state := stateOf(pk)
 		if old, ok := has.queued[pk.PacketID]; ok && old == state {

@@ -26,6 +26,32 @@ import (
 //   - A session that expires leaves its subscriptions behind: endSession. A client that goes before it has its CONNACK
 //     stays in the books: ended.
 
+//   - A session is taken over in steps: its messages are copied, the old ones cleared, and only then the new client is the
+//     one to find. A message that comes in between is lost with the old one, and whoever looks sees half of a queue.
+//     beginMove and endMove keep both away.
+
+// beginMove begins the take-over of a session by a connection: until endMove nothing is published by the gateway or
+// handed on from a line, and the keeper does not look. Nothing in between may wait for those who wait here.
+func (s *serving) beginMove(c *conn) {
+	s.moving.Lock()
+	c.moving = true
+}
+
+// endMove ends it, if it has not ended before. Both are called by the goroutine that serves the connection.
+func (s *serving) endMove(c *conn) {
+	if c.moving {
+		c.moving = false
+		s.moving.Unlock()
+	}
+}
+
+// inSession publishes a packet while no session is on the move.
+func (s *serving) inSession(pk packets.Packet) error {
+	s.moving.RLock()
+	defer s.moving.RUnlock()
+	return s.mqtt.InjectPacket(s.own, pk)
+}
+
 // window keeps the receive maximum of one connection. It sees every packet that is about to be written and holds back
 // what does not fit; mochi has it in its in-flight table all the same, for a later connection.
 type window struct {
@@ -156,6 +182,10 @@ func (s *serving) ended(c *conn) {
 	if c.held == nil {
 		return
 	}
+	if cl, ok := s.mqtt.Clients.Get(c.held.id); ok && connOf(cl) == c && c.moving {
+		s.putBack(cl, &c.window)
+	}
+	s.endMove(c)
 	s.line.detach(c.held, c, false)
 	if cl, ok := s.mqtt.Clients.Get(c.held.id); ok && connOf(cl) == c && !persistent(cl) {
 		s.endSession(cl)

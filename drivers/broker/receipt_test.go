@@ -3,8 +3,10 @@ package broker
 import (
 	"context"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 	"github.com/stretchr/testify/require"
@@ -95,4 +97,53 @@ func TestReceiptsDoNotHoldUp(t *testing.T) {
 	require.NoError(t, <-waited)
 	eventually(t, "all messages", func() bool { return got.Load() == n })
 	eventually(t, "an empty queue in the store", func() bool { _, sessions := keys(t, st); return sessions == 1 })
+}
+
+// A session that is taken over again and again while the gateway publishes loses nothing, in memory or in the store.
+func TestNothingIsLostWhileASessionIsTakenOver(t *testing.T) {
+	st := openStore(t, t.TempDir())
+	defer st.Close()
+	r := start(t, Options{Store: st})
+	var mu sync.Mutex
+	got := map[string]bool{}
+	client := func() paho.Client {
+		return pahoClient(t, r.addr, "moves", func(o *paho.ClientOptions) {
+			o.SetCleanSession(false).SetAutoReconnect(false)
+			o.SetDefaultPublishHandler(func(_ paho.Client, m paho.Message) {
+				mu.Lock()
+				defer mu.Unlock()
+				got[string(m.Payload())] = true
+			})
+		})
+	}
+	have := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(got)
+	}
+	ok(t, client().Subscribe("a", 1, nil))
+	const n = 6000
+	published := make(chan struct{})
+	go func() {
+		defer close(published)
+		for i := range n {
+			for cl, _ := r.serving().mqtt.Clients.Get("moves"); cl.State.Inflight.Len() > maxQueued/2; {
+				time.Sleep(time.Millisecond)
+				cl, _ = r.serving().mqtt.Clients.Get("moves")
+			}
+			if _, err := r.Publish(t.Context(), drivers.Message{Topic: "a", Payload: fmt.Append(nil, i), QoS: 1}); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	for going := true; going; {
+		client()
+		select {
+		case <-published:
+			going = false
+		default:
+		}
+	}
+	eventually(t, "every message", func() bool { return have() == n })
 }

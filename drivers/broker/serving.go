@@ -45,6 +45,7 @@ type serving struct {
 	ids       string        // begins the ids of this serving's events
 	lastID    atomic.Uint64 // and this goes on
 	order     atomic.Int64  // of outgoing messages; see mend.go
+	moving    sync.RWMutex  // held while a session is taken over; see mend.go
 
 	ctx    context.Context // ends when serving does
 	cancel context.CancelFunc
@@ -269,7 +270,7 @@ func (s *serving) inject(p *pending) error {
 		}
 		pk.Properties.MessageExpiryInterval = ttl - waited
 	}
-	return s.mqtt.InjectPacket(s.own, pk)
+	return s.inSession(pk)
 }
 
 // publish sends a message of the gateway's own. The batch, if it is not nil, is what will have stored it for those who
@@ -287,7 +288,7 @@ func (s *serving) publish(m drivers.Message) (*batch, error) {
 		pk.Properties.User = []packets.UserProperty{{Key: "id", Val: m.ID}}
 	}
 	mark := s.keep.mark()
-	err := s.mqtt.InjectPacket(s.own, pk)
+	err := s.inSession(pk)
 	return s.keep.since(mark), err
 }
 
