@@ -25,17 +25,29 @@ var full = flag.Bool("full", false, "200 kills in each suite")
 
 const senders = 4
 
-// counted is Lua that notes a number that comes twice, out of order or after a gap; all is well if it leaves only "count" and "last".
+// counted is Lua that notes what is wrong with a number: it came "again", it came "late", after a higher one, or it
+// is still "missing". All is well if only "count" and "last" are left.
 const counted = `
 local function counted(n, skips, of)
   of = of or ""
-  local last = state.get("last" .. of, 0)
-  local want = last + 1
-  if skips and want % skips == 0 then want = want + 1 end
-  if n ~= want then
-    state.incr((n <= last and "again" or "gap") .. of)
+  local last, missing = state.get("last" .. of, 0), state.get("missing" .. of)
+  if n > last then
+    for i = last + 1, n - 1 do
+      if not skips or i % skips ~= 0 then
+        missing = missing or {}
+        missing["n" .. i] = true
+      end
+    end
+    state.set("last" .. of, n)
+  elseif missing and missing["n" .. n] then
+    missing["n" .. n] = nil
+    state.incr("late" .. of)
+  else
+    state.incr("again" .. of)
   end
-  state.set("last" .. of, n)
+  if missing then
+    if next(missing) then state.set("missing" .. of, missing) else state.delete("missing" .. of) end
+  end
   state.incr("count" .. of)
 end
 `
@@ -102,6 +114,7 @@ type run struct {
 	fns    []function
 	kills  int
 	link   bool // cut the uplink's link, too
+	late   bool // the broker itself may change the order
 	steps  []step
 	also   func(t *testing.T, r *run, g *gateway, far *cloud, all []*sender) // checked in the end
 }
@@ -152,9 +165,11 @@ func TestKilledWithTheEmbeddedBroker(t *testing.T) {
 	}
 }
 
+// Mosquitto 2.0 itself changes the order of what it sends while more waits than it sends at once: what comes in the moment in which
+// there is room overtakes the queue. So what comes late counts, and must be exactly once all the same.
 func TestKilledWithAnExternalBroker(t *testing.T) {
 	b := mosquittotest.Start(t, mosquittotest.Options{Config: []string{"max_queued_messages 0"}}) // else it drops what the killed gateway has not fetched
-	(&run{url: b.URL, config: fmt.Sprintf("broker: {url: %q}\nstore: {durability: power}\n", b.URL),
+	(&run{url: b.URL, config: fmt.Sprintf("broker: {url: %q}\nstore: {durability: power}\n", b.URL), late: true,
 		kills: kills(15), fns: []function{tally}, steps: []step{{fn: "tally"}}}).do(t)
 }
 
@@ -266,12 +281,21 @@ func (r *run) drain(t *testing.T, g *gateway, far *cloud, acts *listener, all []
 			want := st.through(s.acked)
 			if !reached(time.Minute, func() bool { return st.number(g, "count", s.name) >= want }) {
 				status, _ := g.ask("status")
-				t.Fatalf("%s in %s: of %d accepted %d should be in state, but only %d are (again %d, gaps %d, last %d)\n%s", s.name, st.fn, s.acked, want,
-					st.number(g, "count", s.name), st.number(g, "again", s.name), st.number(g, "gap", s.name), st.number(g, "last", s.name), status)
+				t.Fatalf("%s in %s: of %d accepted %d should be in state, but only %d are (again %d, late %d, last %d)\n%s", s.name, st.fn, s.acked, want,
+					st.number(g, "count", s.name), st.number(g, "again", s.name), st.number(g, "late", s.name), st.number(g, "last", s.name), status)
 			}
 			eventually(t, fmt.Sprintf("every record of %s at the cloud", st.fn), time.Minute, func() bool { return far.count(st.fn, s.name, 1, s.acked) >= want })
 		}
-		eventually(t, "every action", time.Minute, func() bool { return acts.count("done/"+s.name) >= s.acked })
+		if !reached(time.Minute, func() bool { return acts.count("done/"+s.name) >= s.acked }) {
+			var lost []int
+			for n := 1; n <= s.acked; n++ {
+				if acts.times("done/"+s.name, n) == 0 {
+					lost = append(lost, n)
+				}
+			}
+			status, _ := g.ask("status")
+			t.Fatalf("%s: of %d actions %d never came: %v\n%s", s.name, s.acked, len(lost), lost, status)
+		}
 	}
 }
 
@@ -289,14 +313,19 @@ func (r *run) check(t *testing.T, g *gateway, far *cloud, acts *listener, all []
 		for _, st := range r.steps {
 			what := s.name + " in " + st.fn
 			require.Equal(t, st.through(s.acked), st.number(g, "count", s.name), "%s: exactly once in state", what)
-			require.Zero(t, st.number(g, "again", s.name), "%s: doubled or out of order in state", what)
-			require.Zero(t, st.number(g, "gap", s.name), "%s: lost", what)
+			require.Zero(t, st.number(g, "again", s.name), "%s: twice in state", what)
+			late := st.number(g, "late", s.name)
+			if r.late {
+				t.Logf("%s: %d late", what, late)
+			} else {
+				require.Zero(t, late, "%s: out of order in state", what)
+			}
 			for n := 1; n <= s.acked; n++ {
 				if !st.skipped(n) {
 					require.Equal(t, 1, far.times(st.fn, s.name, n), "%s: %d exactly once in the stream", what, n)
 				}
 			}
-			require.Zero(t, far.disorder(st.fn), "%s: out of order in the stream", what)
+			require.True(t, r.late || far.disorder(st.fn) == 0, "%s: out of order in the stream", what)
 		}
 		for n := 1; n <= s.acked; n++ {
 			require.Equal(t, 1, acts.times("done/"+s.name, n), "%s %d: one id in actions", s.name, n)
