@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"github.com/perigee-iot/perigee/functions/worker"
 	"github.com/perigee-iot/perigee/gateway/api"
 	"github.com/perigee-iot/perigee/gateway/config"
+	"github.com/perigee-iot/perigee/internal/mosquittotest"
 )
 
 func TestMain(m *testing.M) {
@@ -32,10 +32,7 @@ type site struct {
 }
 
 func newSite(t *testing.T) *site {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	s := &site{t: t, dir: t.TempDir(), port: l.Addr().(*net.TCPAddr).Port}
+	s := &site{t: t, dir: t.TempDir(), port: mosquittotest.FreePort(t)}
 	s.config("")
 	return s
 }

@@ -4,6 +4,7 @@ package mosquittotest
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -55,7 +56,7 @@ func Start(t testing.TB, options ...Options) *Broker {
 	}
 	t.Cleanup(func() { b.end(syscall.SIGKILL) })
 	for range 5 { // somebody may take the free port before the broker does
-		b.Address = freeAddress(t)
+		b.Address = fmt.Sprintf("127.0.0.1:%d", FreePort(t))
 		if err = b.start(); err == nil {
 			return b
 		}
@@ -103,16 +104,21 @@ func (b *Broker) Log() string {
 	return string(text)
 }
 
-func freeAddress(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// FreePort returns a TCP port of 127.0.0.1 that nobody listens on, for this broker or any other server that ends and comes
+// back on the same one. It is below those that Linux gives to outgoing connections, which might take it in between.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	for range 100 {
+		port := 10_000 + rand.IntN(20_000)
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return port
+		}
 	}
-	address := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return address
+	t.Fatal("no free port among a hundred")
+	return 0
 }
 
 // start writes the configuration, runs the broker and waits until it listens.
