@@ -5,8 +5,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 LINT     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 MAX_SIZE := 20971520# bytes of a binary: 20 MiB
 
-# -buildvcs=false: VERSION says which commit it is, and a checkout of another user's builds too.
-FLAGS    := -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+FLAGS    := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 
 # Packages that hold data: their tests run on 32 bits too, where Badger and int have surprises.
 DATA     := ./internal/store/... ./internal/wire/... ./internal/event/... ./internal/jsonscan/... ./functions/state/... \
@@ -17,6 +16,8 @@ TESTFLAGS  ?=
 BENCHFLAGS ?=
 
 export CGO_ENABLED ?= 0
+# VERSION says which commit it is; git does not answer in a checkout that belongs to another user, and go would give up.
+export GOFLAGS := $(GOFLAGS) -buildvcs=false
 
 .DEFAULT_GOAL := build
 .PHONY: help build run test check lint race data32 cross bench chaos clean
