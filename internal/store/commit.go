@@ -142,6 +142,13 @@ func (s *Store) write(g *group) error {
 	return nil
 }
 
+// Drops counts the groups that were given up. What was read before it rose may never have been true.
+func (s *Store) Drops() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.drops
+}
+
 // drop gives up a group that could not be written, and the open one, which may have read from it.
 func (s *Store) drop(g *group, err error) {
 	cause := err
