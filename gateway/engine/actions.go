@@ -405,6 +405,9 @@ func (t *target) finish(a *action) {
 					j.dropped.Store(true)
 				}
 				t.putBack(a)
+				t.mu.Lock()
+				t.pending++
+				t.mu.Unlock()
 				t.wake()
 			})
 			return remove(tx)

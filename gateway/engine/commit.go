@@ -20,6 +20,9 @@ var errConflict = errors.New("what it read has changed meanwhile")
 // errDropped: the entry of the job was lost with a group of the store, and who made it makes it again.
 var errDropped = errors.New("its entry was dropped")
 
+// errStale: a group was dropped since the invocation began, which may have read from it.
+var errStale = errors.New("it may have read what was dropped")
+
 // aloneAfter is how many conflicts an event may meet before it runs without company.
 const aloneAfter = 3
 
@@ -135,6 +138,9 @@ func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict) error {
 		if j.dropped.Load() {
 			return errDropped
 		}
+		if e.st.Drops() != j.drops {
+			return errStale
+		}
 		if err := e.conflict(tx, j, o); err != nil {
 			return err
 		}
@@ -168,8 +174,12 @@ func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict) error {
 		}
 		tx.OnFail(func(error) {
 			j.done.Store(false)
-			j.stored.Store(stored)
-			e.redo(j)
+			if !stored {
+				j.stored.Store(false) // else it is, unless the entry was in a group that was dropped, too
+			}
+			if v.what != "retry" { // that one waits for its next attempt already
+				e.redo(j)
+			}
 			e.unpend(j)
 		})
 		tx.OnDurable(func() { e.durable(j, stored, acts, children) })
@@ -294,7 +304,7 @@ func (e *Engine) uncommitted(j *job, err error) {
 		e.again(j)
 	case errors.Is(err, store.ErrTooBig):
 		e.finishFault(j, bad("its effects are too much for one transaction of the store: return fewer or smaller ones"))
-	case errors.Is(err, store.ErrFull):
+	case errors.Is(err, store.ErrFull), errors.Is(err, store.ErrDropped), errors.Is(err, errStale):
 		j.attempt--
 		e.mu.Lock()
 		j.lane.redo = append(j.lane.redo, j)

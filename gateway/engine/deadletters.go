@@ -257,6 +257,9 @@ func (e *Engine) removeDead(fn string, order uint64, id string, j *job) error {
 		}
 		tx.Delete(k)
 		tx.Urgent()
+		if j != nil {
+			tx.OnFail(func(error) { j.dropped.Store(true) }) // the letter is still there
+		}
 		tx.OnDurable(func() {
 			e.mu.Lock()
 			if f := e.fns[fn]; f != nil {

@@ -120,6 +120,7 @@ type job struct {
 	waiter   func(*outcomeReport)
 
 	inv     *functions.Invocation
+	drops   int64                     // of the store, when the invocation began
 	dep     *Deployment               // the revision it runs on, from its dispatch on
 	reads   map[functions.Read]uint64 // shared values sent, with their versions
 	dropped atomic.Bool               // its entry was lost with a group, and who made it will make it again
@@ -375,7 +376,7 @@ func (e *Engine) submit(j *job) {
 		Perms:    dep.spec().Permissions,
 	}
 	j.inv = inv
-	j.reads = nil
+	j.reads, j.drops = nil, e.st.Drops()
 	e.mu.Lock()
 	hints := f.hints
 	e.mu.Unlock()
@@ -463,7 +464,9 @@ func (e *Engine) finished(j *job) {
 // dropLane forgets a lane in which nothing is left. The caller holds mu.
 func (e *Engine) dropLane(l *lane) {
 	if l.busy == 0 && l.pending == 0 && len(l.queue) == 0 && len(l.redo) == 0 {
-		delete(l.fn.lanes, l.key)
+		if l.fn.lanes[l.key] == l {
+			delete(l.fn.lanes, l.key)
+		}
 	}
 }
 
@@ -500,7 +503,7 @@ const redoAfter = time.Second
 
 func (e *Engine) redoLane(l *lane) {
 	e.mu.Lock()
-	if l.busy > 0 {
+	if l.busy > 0 || l.pending > 0 { // those may be dropped, too, and come before these
 		e.wheel.add(e.clock.Now()+redoAfter, func() { e.redoLane(l) })
 		e.mu.Unlock()
 		return

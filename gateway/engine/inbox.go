@@ -85,6 +85,9 @@ func (e *Engine) storeJobs(jobs []*job, more func(tx store.Tx) error) error {
 			tx.Delete(inboxKey(o.fn.Name, o.order))
 			o.done.Store(true)
 		}
+		if len(out) > 0 {
+			tx.OnFail(func(error) { e.takeBack(out) })
+		}
 		for _, j := range jobs {
 			e.putEntry(tx, j)
 		}
@@ -104,6 +107,7 @@ func (e *Engine) storeJobs(jobs []*job, more func(tx store.Tx) error) error {
 	}
 	e.mu.Unlock()
 	if err != nil {
+		e.takeBack(out)
 		return err
 	}
 	for _, o := range out {
@@ -151,6 +155,17 @@ func (e *Engine) makeRoom(j *job) (out []*job) {
 	return out
 }
 
+// takeBack puts jobs back for which there was to be no room, since their entries are still there.
+func (e *Engine) takeBack(out []*job) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, o := range out {
+		o.done.Store(false)
+		o.fn.count(o)
+		e.enqueue(o)
+	}
+}
+
 // inboxShare is what the waiting events of one function may take, in bytes.
 const inboxShare = 16 << 20
 
@@ -176,6 +191,9 @@ func (e *Engine) unqueue(j *job) {
 		if q == j {
 			l.queue = append(l.queue[:i], l.queue[i+1:]...)
 			j.fn.waiting--
+			if j.fn.alone == j {
+				j.fn.alone = nil
+			}
 			break
 		}
 	}

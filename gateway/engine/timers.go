@@ -86,6 +86,10 @@ func (e *Engine) fire(fn string, id timerID, due time.Duration) {
 			return errTimerGone
 		}
 		tx.Delete(timerKey(fn, id))
+		tx.OnFail(func(error) { // it still stands there, and fires again
+			j.dropped.Store(true)
+			e.arm(fn, id, due)
+		})
 		return nil
 	})
 	switch {
