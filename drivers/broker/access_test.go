@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -302,4 +303,16 @@ func TestRunsAgain(t *testing.T) {
 		require.NoError(t, <-ended)
 		require.False(t, b.Connected())
 	}
+}
+
+func TestWhatWasBoundIsLetGoOf(t *testing.T) {
+	b, err := New(Options{Listen: []string{"tcp://127.0.0.1:0"}})
+	require.NoError(t, err)
+	require.NoError(t, b.Listen(t.Context()))
+	address := b.Addr()
+	b.Unlisten()
+	b.Unlisten()
+	require.Empty(t, b.Addr())
+	_, err = net.Dial("tcp", address)
+	require.ErrorIs(t, err, syscall.ECONNREFUSED)
 }

@@ -138,6 +138,16 @@ func (b *Broker) Listen(ctx context.Context) error {
 	return nil
 }
 
+// Unlisten lets go of what Listen has bound, if Run never came to serve it. It must not be called while Run runs.
+func (b *Broker) Unlisten() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.now != nil {
+		b.now.unbind()
+		b.now = nil
+	}
+}
+
 // Addr is the address of the first listener, "127.0.0.1:1883", or "" while there is none.
 func (b *Broker) Addr() string {
 	if s := b.serving(); s != nil {

@@ -201,10 +201,14 @@ func (a *App) Start(ctx context.Context) error {
 		return err
 	}
 	a.background("control API", func(ctx context.Context) error { return api.NewServer(a, a.log.With("part", "api")).Serve(ctx, ln) })
-	if l, ok := a.broker.(interface{ Listen(context.Context) error }); ok {
+	if l, ok := a.broker.(interface {
+		Listen(context.Context) error
+		Unlisten()
+	}); ok {
 		if err := l.Listen(ctx); err != nil {
 			return err
 		}
+		a.later("listening", func(context.Context) error { l.Unlisten(); return nil }) // a stop can come before the broker runs
 	}
 	if err := a.loadFunctions(ctx); err != nil {
 		return err
