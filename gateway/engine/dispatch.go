@@ -152,8 +152,9 @@ type function struct {
 	Reason      string
 	dep         *Deployment
 	lanes       map[string]*lane
-	ready       []*lane // lanes that could run now, in turn
-	queued      bool    // in Engine.ready
+	parked      map[*job]*entry // wait for their next attempt aside from the lanes, where others may overtake them
+	ready       []*lane         // lanes that could run now, in turn
+	queued      bool            // in Engine.ready
 	running     int
 	quick       int  // quick invocations in a row
 	alone       *job // runs without company, since it met too many conflicts
@@ -511,6 +512,9 @@ func (e *Engine) redoLane(l *lane) {
 	jobs := l.redo
 	l.redo = nil
 	l.fn.waiting += len(jobs)
+	for _, j := range jobs {
+		e.holdAgain(j)
+	}
 	l.queue = append(jobs, l.queue...)
 	sort.SliceStable(l.queue, func(a, b int) bool { return l.queue[a].order < l.queue[b].order })
 	e.offerLane(l)

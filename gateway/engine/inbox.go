@@ -135,7 +135,19 @@ func (e *Engine) putEntry(tx store.Tx, j *job) {
 		}
 		e.mu.Unlock()
 	})
-	tx.OnFail(func(error) { j.stored.Store(false) })
+	tx.OnFail(func(error) {
+		j.stored.Store(false)
+		e.mu.Lock()
+		e.holdAgain(j)
+		e.mu.Unlock()
+	})
+}
+
+// holdAgain lists a job whose entry was dropped with its group: its source still waits. The caller holds mu.
+func (e *Engine) holdAgain(j *job) {
+	if j.from != nil && j.held == nil && !j.stored.Load() && !j.done.Load() && !j.dropped.Load() {
+		e.hold(j)
+	}
 }
 
 // makeRoom counts a job into its function's share of the inbox, and takes the oldest waiting ones out if there is no
@@ -382,13 +394,13 @@ func (e *Engine) requeue(j *job) {
 	if j.due > 0 && (f.parallel || f.dep.spec().Retry.Overtake) {
 		due := j.due
 		j.due = 0
-		e.wheel.add(due, func() {
+		f.parked[j] = e.wheel.add(due, func() {
 			e.mu.Lock()
-			if e.fns[f.Name] == nil {
+			if f.parked[j] == nil {
 				e.mu.Unlock()
-				return // removed: its entry is a dead letter by now
+				return // the function was removed, and its events are dead letters
 			}
-			j.fn = e.fns[f.Name]
+			delete(f.parked, j)
 			e.enqueue(j)
 			e.mu.Unlock()
 			e.pump()

@@ -52,7 +52,7 @@ func (e *Engine) Install(ctx context.Context, d *Deployment, s State, reason str
 		if err != nil {
 			return err
 		}
-		f = &function{Name: name, lanes: map[string]*lane{}, timers: map[timerID]*entry{}, seen: seen, deduped: deduped}
+		f = &function{Name: name, lanes: map[string]*lane{}, parked: map[*job]*entry{}, timers: map[timerID]*entry{}, seen: seen, deduped: deduped}
 		if f.deads, err = e.countDeadOf(name); err != nil {
 			return err
 		}
@@ -115,20 +115,18 @@ func (e *Engine) Remove(ctx context.Context, name string) error {
 	for _, t := range f.timers {
 		e.wheel.cancel(t)
 	}
-	var waiting []*job
-	for _, l := range f.lanes {
-		e.wheel.cancel(l.retry)
-		waiting = append(waiting, l.queue...)
-		l.queue = nil
-	}
-	for _, j := range waiting {
-		e.unhold(j)
-	}
+	waiting := e.takeAll(f)
 	e.mu.Unlock()
 	for _, j := range waiting {
 		e.orphan(j)
 	}
 	e.awaitIdle(ctx, f)
+	e.mu.Lock()
+	waiting = e.takeAll(f) // what ran, and would run again
+	e.mu.Unlock()
+	for _, j := range waiting {
+		e.orphan(j)
+	}
 	e.logs.forget(name)
 	err := e.st.Update(func(tx store.Tx) error {
 		return tx.Scan(store.NewKey(store.Timers).String(name), nil, func(k, _ []byte) bool {
@@ -137,6 +135,27 @@ func (e *Engine) Remove(ctx context.Context, name string) error {
 		})
 	})
 	return errors.Join(err, e.subscribe(ctx))
+}
+
+// takeAll takes everything that waits out of a function's lanes. The caller holds mu.
+func (e *Engine) takeAll(f *function) (waiting []*job) {
+	for _, l := range f.lanes {
+		e.wheel.cancel(l.retry)
+		waiting = append(append(waiting, l.queue...), l.redo...)
+		f.waiting -= len(l.queue)
+		l.queue, l.redo = nil, nil
+	}
+	for j, due := range f.parked {
+		e.wheel.cancel(due)
+		waiting = append(waiting, j)
+	}
+	clear(f.parked)
+	for _, j := range waiting {
+		e.unhold(j)
+		f.uncount(j)
+		j.active = true // so that its event stays where it is
+	}
+	return waiting
 }
 
 // awaitIdle waits until a removed function's last invocation has been committed, so that a new function of the name
