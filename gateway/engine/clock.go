@@ -127,22 +127,26 @@ func (e *Engine) persistClock() {
 	e.wheel.add(e.clock.Now()+clockPersist, e.persistClock)
 }
 
-// sequence numbers events. It is stored in blocks: after a crash it goes on at the next block, so that it never
-// repeats.
+// sequence numbers events, jobs and actions. It is stored in blocks: after a crash it goes on at the next block, so
+// that it never repeats. The next block is reserved in time and from a goroutine of its own accord, since numbers are also
+// taken inside updates of the store, which must not start another.
 type sequence struct {
-	st *store.Store
+	st    *store.Store
+	later func(fn func()) // runs fn soon, outside of any update
 
-	mu    sync.Mutex
-	at    uint64
-	until uint64 // numbers below this are ours
+	mu        sync.Mutex
+	at        uint64
+	until     uint64 // numbers below this are ours
+	reserving bool
 }
 
-const sequenceBlock = 1 << 16
+// sequenceBlock is so large that half of it lasts for many seconds at any rate that a gateway reaches.
+const sequenceBlock = 1 << 20
 
 var sequenceKey = store.NewKey(store.Meta).String("sequence")
 
-func openSequence(st *store.Store) (*sequence, error) {
-	s := &sequence{st: st}
+func openSequence(st *store.Store, later func(fn func())) (*sequence, error) {
+	s := &sequence{st: st, later: later}
 	err := st.View(func(r store.Reader) error {
 		v, ok, err := r.Get(sequenceKey)
 		if err == nil && ok && len(v) == 8 {
@@ -157,14 +161,18 @@ func openSequence(st *store.Store) (*sequence, error) {
 	return s, s.reserve()
 }
 
-// reserve makes the next block ours. An event that is stored under a number of the block is stored after it, in the
-// same or a later group.
+// reserve makes the next block ours.
 func (s *sequence) reserve() error {
-	next := s.until + sequenceBlock
+	s.mu.Lock()
+	next := max(s.until, s.at) + sequenceBlock
+	s.mu.Unlock()
 	err := s.st.Update(func(tx store.Tx) error {
-		tx.Put(sequenceKey, binary.BigEndian.AppendUint64(nil, next))
+		tx.Put(sequenceKey, uint64Bytes(next))
 		return nil
 	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reserving = false
 	if err != nil {
 		return fmt.Errorf("reserve sequence numbers: %w", err)
 	}
@@ -172,13 +180,14 @@ func (s *sequence) reserve() error {
 	return nil
 }
 
+// next never waits. Should a reservation fail (the disk is full), numbers go on: they are stored only once the store
+// takes updates again, and half a block before that the reservation is tried again with every number.
 func (s *sequence) next() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.at+1 >= s.until {
-		// Without a block (the disk is full) numbers go on all the same: they are used for what can be stored only once the store
-		// takes updates again, and then the block comes first.
-		_ = s.reserve()
+	if s.at+sequenceBlock/2 >= s.until && !s.reserving {
+		s.reserving = true
+		s.later(func() { _ = s.reserve() })
 	}
 	s.at++
 	return s.at

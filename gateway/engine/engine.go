@@ -135,8 +135,8 @@ type Engine struct {
 // journal. Nothing runs before Start.
 func New(o Options) (*Engine, error) {
 	o.defaults()
-	clock := o.Clock
-	seq, err := openSequence(o.Store)
+	wheel := newWheel(o.Clock.Now)
+	seq, err := openSequence(o.Store, func(fn func()) { wheel.add(0, fn) })
 	if err != nil {
 		return nil, err
 	}
@@ -144,14 +144,14 @@ func New(o Options) (*Engine, error) {
 		opt:    o,
 		log:    o.Log,
 		st:     o.Store,
-		clock:  clock,
+		clock:  o.Clock,
+		wheel:  wheel,
 		seq:    seq,
 		lives:  newLives(o.Lives),
 		logs:   newLogs(),
 		fns:    map[string]*function{},
 		routes: newRoutes(),
 	}
-	e.wheel = newWheel(clock.Now)
 	e.room = sync.NewCond(&e.mu)
 	if e.marks, err = openMarks(o.Store); err != nil {
 		return nil, err

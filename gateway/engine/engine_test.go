@@ -122,7 +122,7 @@ func (r *relay) written() []any {
 
 // rig is an engine with fakes around it, on a store in a directory.
 type rig struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	st     *store.Store
 	box    *outbox.Outbox
@@ -133,10 +133,10 @@ type rig struct {
 	stop   func()
 }
 
-func newRig(t *testing.T) *rig { return openRig(t, t.TempDir()) }
+func newRig(t testing.TB) *rig { return openRig(t, t.TempDir()) }
 
 // openRig opens a rig on a directory, as after a restart.
-func openRig(t *testing.T, dir string, change ...func(*Options)) *rig {
+func openRig(t testing.TB, dir string, change ...func(*Options)) *rig {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	st, err := store.Open(dir, store.Options{Durability: store.Crash, Linger: time.Millisecond, Profile: "small", MinFree: 1, Log: log})
