@@ -26,6 +26,9 @@ func (e *Engine) Offer(ctx context.Context, d drivers.Delivery) error {
 	if d.Mark != "" && d.Again && e.joins(d) {
 		return nil
 	}
+	if d.Mark != "" && !d.Again {
+		e.usedAnew(d.Mark)
+	}
 	e.stamp(ev)
 	life := e.lives.add(ev)
 	if ev.Type == event.Reading {

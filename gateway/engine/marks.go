@@ -113,6 +113,17 @@ func (e *Engine) Forget(session string, list []string) {
 	}
 }
 
+// usedAnew drops a mark whose packet id comes with a new message: the sender has seen the acknowledgement of the old one.
+func (e *Engine) usedAnew(mark string) {
+	e.marks.mu.Lock()
+	_, known := e.marks.by[mark]
+	e.marks.mu.Unlock()
+	if known {
+		session, _, _ := strings.Cut(mark, "\x00")
+		e.Forget(session, []string{mark})
+	}
+}
+
 // withoutMarked drops the jobs that a repeated delivery has had an outcome or an inbox entry for.
 func (e *Engine) withoutMarked(d drivers.Delivery, jobs []*job) []*job {
 	sum := uint64Bytes(digest([]byte(d.Event.Topic), d.Event.Data))
