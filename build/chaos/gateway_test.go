@@ -44,12 +44,11 @@ func TestMain(m *testing.M) {
 
 // gateway is a perigee process in a directory of its own.
 type gateway struct {
-	t    *testing.T
-	bin  string
-	dir  string
-	args []string
-	cmd  *exec.Cmd
-	log  *os.File
+	t   *testing.T
+	bin string
+	dir string
+	cmd *exec.Cmd
+	log *os.File
 }
 
 // function is a bundle of the gateway under test.
