@@ -156,7 +156,7 @@ func New(o Options) (*Engine, error) {
 	if e.marks, err = openMarks(o.Store); err != nil {
 		return nil, err
 	}
-	if e.losses, err = openLosses(o.Store); err != nil {
+	if e.losses, err = openLosses(o.Store, e.Later); err != nil {
 		return nil, err
 	}
 	e.plant = newPlant(e, o.Broker, o.Devices)

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"sync"
 
@@ -77,56 +76,4 @@ func (m *retainedMemory) put(tx store.Tx, f *function, ev *event.Event) error {
 		m.mu.Unlock()
 	})
 	return nil
-}
-
-// losses counts accepted events that left without an outcome, by cause, over restarts.
-type losses struct {
-	st *store.Store
-	mu sync.Mutex
-	n  map[string]int64
-}
-
-func lossKey(cause string) store.Key { return store.NewKey(store.Meta).String("loss").String(cause) }
-
-func openLosses(st *store.Store) (*losses, error) {
-	l := &losses{st: st, n: map[string]int64{}}
-	err := st.View(func(r store.Reader) error {
-		return r.Scan(store.NewKey(store.Meta).String("loss"), nil, func(k, v []byte) bool {
-			fields := store.Parse(k)
-			_ = fields.String()
-			if cause := fields.String(); fields.Err() == nil && len(v) == 8 {
-				l.n[cause] = int64(binary.BigEndian.Uint64(v))
-			}
-			return true
-		})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the counts of losses: %w", err)
-	}
-	return l, nil
-}
-
-// add counts n losses. It must not be called inside an update.
-func (l *losses) add(cause string, n int64) {
-	l.mu.Lock()
-	l.n[cause] += n
-	now := l.n[cause]
-	l.mu.Unlock()
-	err := l.st.Update(func(tx store.Tx) error {
-		tx.Put(lossKey(cause), uint64Bytes(uint64(now)))
-		return nil
-	})
-	if err != nil && !errors.Is(err, store.ErrClosed) {
-		return // counted in memory; the next one writes it
-	}
-}
-
-func (l *losses) all() map[string]int64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	out := make(map[string]int64, len(l.n))
-	for k, v := range l.n {
-		out[k] = v
-	}
-	return out
 }
