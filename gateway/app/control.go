@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/perigee-iot/perigee/functions/catalog"
 	"github.com/perigee-iot/perigee/functions/state"
 	"github.com/perigee-iot/perigee/gateway/api"
+	"github.com/perigee-iot/perigee/gateway/config"
 	"github.com/perigee-iot/perigee/gateway/engine"
 	"github.com/perigee-iot/perigee/internal/store"
 	"github.com/perigee-iot/perigee/internal/topic"
@@ -46,6 +48,9 @@ func (a *App) Status(context.Context) (*api.Status, error) {
 	for _, f := range a.engine.Functions() {
 		s.Functions[string(f.State)]++
 	}
+	if ss.Full {
+		s.Problems = append(s.Problems, diskProblem(ss.Free, cfg))
+	}
 	s.Broker = api.BrokerStatus{Embedded: cfg.Broker.Embedded(), Connected: a.broker.Connected(), URL: cfg.Broker.URL, Listen: cfg.Broker.Listen}
 	switch b := a.broker.(type) {
 	case *broker.Broker:
@@ -60,6 +65,12 @@ func (a *App) Status(context.Context) (*api.Status, error) {
 	}
 	s.Ready = a.ready.Load() && s.Broker.Connected
 	return s, nil
+}
+
+// diskProblem is what status says while the store takes nothing more.
+func diskProblem(free int64, cfg *config.Config) string {
+	return fmt.Sprintf("the disk is nearly full, and nothing new is accepted: %d MiB are free where %s is, and %v must stay free (store.min_free); make room",
+		free>>20, cfg.DataDir, cfg.Store.MinFree)
 }
 
 // Functions lists the functions by name.
@@ -272,13 +283,15 @@ func limit(n int) int {
 
 // Events passes on events and what they caused.
 func (a *App) Events(ctx context.Context, q api.EventQuery, emit func(api.Life) error) error {
-	past, more, stop := a.engine.Lives(limit(q.Limit), q.Follow)
+	past, more, stop := a.engine.Lives(math.MaxInt, q.Follow)
 	defer stop()
-	return follow(ctx, past, more, func(l engine.Life) error {
-		if l.ID == "" || (q.Topic != "" && !topic.Match(q.Topic, l.Subject)) {
-			return nil
-		}
-		if q.Function != "" && !slices.ContainsFunc(l.Outcomes, func(o engine.LifeOutcome) bool { return o.Function == q.Function }) {
+	other := func(l engine.Life) bool {
+		return l.ID == "" || (q.Topic != "" && !topic.Match(q.Topic, l.Subject)) ||
+			(q.Function != "" && !slices.ContainsFunc(l.Outcomes, func(o engine.LifeOutcome) bool { return o.Function == q.Function }))
+	}
+	past = slices.DeleteFunc(past, other)
+	return follow(ctx, past[max(0, len(past)-limit(q.Limit)):], more, func(l engine.Life) error {
+		if other(l) {
 			return nil
 		}
 		return emit(life(l))
@@ -467,7 +480,7 @@ func (a *App) Devices(context.Context) ([]api.Device, error) {
 func (a *App) device(name string) api.Device {
 	d := a.devices.get(name)
 	out := api.Device{Name: name, Kind: d.Kind, Connected: true,
-		Reads:  d.Reader != nil || d.Source != nil || d.Feed != nil,
+		Reads:  d.Reader != nil || d.Source != nil || (d.Feed != nil && d.Feed.Topic != ""),
 		Writes: d.Actuator != nil || (d.Feed != nil && d.Feed.Write != "")}
 	for _, s := range a.devices.status() {
 		if s.Name == "device/"+name {

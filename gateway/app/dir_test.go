@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/perigee-iot/perigee/gateway/api"
 	"github.com/perigee-iot/perigee/gateway/app"
 	"github.com/perigee-iot/perigee/gateway/config"
 )
@@ -138,4 +139,24 @@ func TestReloadSaysWhyBlocked(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, append(text, "devices: {fan: {sim: {switch: off}}}\n"...), 0o600))
 	changed, _ = h.reload()
 	require.Contains(t, changed, "function fan active")
+}
+
+// TestEventsLimitCountsWhatIsShown: the limit is of the events that a filter leaves, not of those that it looks at.
+func TestEventsLimitCountsWhatIsShown(t *testing.T) {
+	h := start(t, "")
+	h.function("one", "one")
+	h.function("two", "two")
+	h.reload()
+	for _, name := range []string{"one", "one", "two", "two", "two"} {
+		_, err := h.Invoke(h.t.Context(), name, &api.InvokeRequest{Data: []byte("1")})
+		require.NoError(t, err)
+	}
+	n := 0
+	err := h.Events(t.Context(), api.EventQuery{Function: "one", Limit: 1}, func(l api.Life) error {
+		require.Equal(t, "one", l.Outcomes[0].Function)
+		n++
+		return nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
 }

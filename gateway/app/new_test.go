@@ -17,7 +17,7 @@ func load(t *testing.T, text string) *config.Config {
 	t.Helper()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "gateway.yaml")
-	require.NoError(t, os.WriteFile(file, []byte("id: gw-01\ndata_dir: data\nbroker: {listen: []}\n"+text), 0o600))
+	require.NoError(t, os.WriteFile(file, []byte("id: gw-01\ndata_dir: data\nbroker: {listen: [\"unix://"+filepath.Join(dir, "mqtt.sock")+"\"]}\n"+text), 0o600))
 	c, err := config.Load(file, config.Overrides{})
 	require.NoError(t, err)
 	require.NoError(t, c.Validate(app.KindNames()))
