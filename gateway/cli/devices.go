@@ -109,6 +109,11 @@ func listDevices(c *call) error {
 		rows = append(rows, []string{d.Name, d.Kind, deviceState(c.out, d), abilities(d), lastOf(d)})
 	}
 	c.out.table(rows)
+	for _, d := range devices {
+		if why := strings.TrimPrefix(d.LastError, "not connected"); !d.Connected && why != "" {
+			c.out.line("%s is not connected: %s", d.Name, safe(strings.TrimPrefix(why, ": "), 0))
+		}
+	}
 	return nil
 }
 
@@ -116,7 +121,7 @@ func deviceState(out *printer, d api.Device) string {
 	if d.Connected {
 		return out.state("connected")
 	}
-	return out.state("not connected") + because(strings.TrimPrefix(d.LastError, "not connected"))
+	return out.state("not connected")
 }
 
 func abilities(d api.Device) string {

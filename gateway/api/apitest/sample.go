@@ -57,7 +57,7 @@ func Sample() *Fake {
 		*d.Devices = []api.Device{
 			{Name: "fan", Kind: "sim", Connected: true, Writes: true, Written: true},
 			{Name: "cellar", Kind: "sim", Connected: true, Reads: true, Fields: map[string]any{"temperature": 31.25, "humidity": 40.0}, At: at},
-			{Name: "meter", Kind: "mqtt", LastError: "not connected", Reads: true},
+			{Name: "meter", Kind: "mqtt", LastError: "not connected: no answer from the broker", Reads: true},
 		}
 		*d.Uplinks = d.Status.Uplinks
 		*d.Streams = []api.Stream{{Name: "alerts", Uplink: "main", Priority: "high", Epoch: "9f3a", First: 1, Next: 9013, Acked: 9000, Waiting: 12, Bytes: 4096, Oldest: 3 * time.Second}}
