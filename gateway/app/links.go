@@ -37,7 +37,7 @@ func newLinks(cfg *config.Config, box *outbox.Outbox, log *slog.Logger) (*links,
 			return nil, fmt.Errorf("uplink %q: %w", u.Name, err)
 		}
 		l.list = append(l.list, uplink.New(uplink.Options{Name: u.Name, Link: link, Queue: box.Queue(u.Name),
-			OnChange: l.changed, Log: log.With("part", "uplink", "uplink", u.Name)}))
+			OnChange: l.changed, Log: log.With("part", "uplink")}))
 	}
 	return l, nil
 }
