@@ -319,6 +319,7 @@ func (e *Engine) uncommitted(j *job, err error) {
 		// The store is closed or broken: the gateway is ending, and what is not committed runs again after the next start.
 		e.log.Debug("an outcome was not committed", "function", j.fn.Name, "error", err)
 		e.mu.Lock()
+		j.fn.uncount(j)
 		e.finished(j)
 		e.mu.Unlock()
 	}

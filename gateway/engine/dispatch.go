@@ -346,6 +346,7 @@ func (e *Engine) submit(j *job) {
 	f := j.fn
 	if j.dropped.Load() {
 		e.mu.Lock()
+		f.uncount(j)
 		e.finished(j)
 		e.mu.Unlock()
 		return

@@ -352,10 +352,9 @@ func (e *Engine) lostEntry(j *job, err error) {
 	e.mu.Unlock()
 }
 
-// loadInbox queues what waits for a function that has just been installed. Events stay in the store until they run.
-func (e *Engine) loadInbox(f *function) error {
-	var jobs []*job
-	err := e.st.View(func(r store.Reader) error {
+// loadInbox lists what waits for a function that is about to be installed. Events stay in the store until they run.
+func (e *Engine) loadInbox(f *function) (jobs []*job, err error) {
+	err = e.st.View(func(r store.Reader) error {
 		return r.Scan(store.NewKey(store.Inbox).String(f.Name), nil, func(k, v []byte) bool {
 			fields := store.Parse(k)
 			_ = fields.String()
@@ -375,15 +374,9 @@ func (e *Engine) loadInbox(f *function) error {
 		})
 	})
 	if err != nil {
-		return fmt.Errorf("read the events that wait for function %q: %w", f.Name, err)
+		return nil, fmt.Errorf("read the events that wait for function %q: %w", f.Name, err)
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, j := range jobs {
-		f.count(j)
-		e.requeue(j)
-	}
-	return nil
+	return jobs, nil
 }
 
 // requeue puts a job that waits for its next attempt where it belongs: at its place in the lane, or aside until it is

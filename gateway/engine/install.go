@@ -43,6 +43,7 @@ func (e *Engine) Install(ctx context.Context, d *Deployment, s State, reason str
 	f := e.fns[name]
 	e.mu.Unlock()
 	isNew := f == nil
+	var waiting []*job
 	if isNew {
 		seen, err := loadSeen(e.st, name)
 		if err != nil {
@@ -56,15 +57,23 @@ func (e *Engine) Install(ctx context.Context, d *Deployment, s State, reason str
 		if f.deads, err = e.countDeadOf(name); err != nil {
 			return err
 		}
+		// Before it gets events: what those put into the inbox must not be found there.
+		if waiting, err = e.loadInbox(f); err != nil {
+			return err
+		}
 	}
 	e.mu.Lock()
 	f.adopt(d, s, reason)
 	f.targets = e.plant.targetsOf(d.spec())
 	e.fns[name] = f
+	for _, j := range waiting {
+		f.count(j)
+		e.requeue(j)
+	}
 	e.reroute()
 	e.mu.Unlock()
 	if isNew {
-		if err := errors.Join(e.loadInbox(f), e.loadTimersOf(name)); err != nil {
+		if err := e.loadTimersOf(name); err != nil {
 			return err
 		}
 	}
