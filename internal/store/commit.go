@@ -118,6 +118,11 @@ func (s *Store) write(g *group) error {
 	if len(g.entries) == 0 {
 		return nil
 	}
+	if s.opts.Fault != nil {
+		if err := s.opts.Fault(); err != nil {
+			return err
+		}
+	}
 	if free, err := s.checkFree(); err != nil {
 		return err
 	} else if free < s.floor() {

@@ -59,6 +59,10 @@ type Options struct {
 	MinFree    int64         // bytes; 64 MiB
 	SetAside   bool          // move a damaged store out of the way and begin a new one, with a new epoch
 	Log        *slog.Logger  // slog.Default()
+
+	// Fault, if not nil, is asked before each group is written, and an error drops the group: for tests of what
+	// builds on the store, since real disks fail too rarely.
+	Fault func() error
 }
 
 // Stats says how the store is doing. Counts are since Open.
