@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"sort"
 	"strings"
@@ -143,6 +144,7 @@ type lane struct {
 	gen     int    // rises when outcomes were lost with a group of the store
 	redo    []*job // those; they go back to the queue together
 	pending int    // outcomes that are not durable yet
+	drops   int64  // of the store, when the last of them was begun
 }
 
 // function is one active, paused or blocked function.
@@ -172,6 +174,14 @@ type function struct {
 	stats       stats
 	timers      map[timerID]*entry
 	keepsSeen   bool // a trigger skips retained messages that bring nothing new
+}
+
+// waitsFor says why a function does not run now, "" if it may. The engine's mu is held.
+func (f *function) waitsFor() string {
+	if f.State == Active {
+		return ""
+	}
+	return fmt.Sprintf("%s is %s: %s", f.Name, f.State, f.Reason)
 }
 
 // limit is how many of a function's invocations may run at once. Without a limit of its own a function that has been

@@ -741,3 +741,37 @@ func TestAnEventThatCannotBeSentAgainIsStoredOrCommitted(t *testing.T) {
 	r.start()
 	<-done
 }
+
+func TestADeviceThatIsOnlyWrittenSubscribesToNothing(t *testing.T) {
+	r := openRig(t, t.TempDir(), func(o *Options) {
+		o.Devices["valve"] = &drivers.Device{Name: "valve", Kind: "mqtt", Feed: &drivers.Feed{Write: "valve/set"}}
+	})
+	r.fn(counter, count)
+	require.Equal(t, []drivers.Filter{{Topic: "in/+", QoS: 1}, {Topic: "meter/1/json", QoS: 1}}, r.broker.filters)
+}
+
+func TestWhatWaitsOrBringsNoReadingSaysWhy(t *testing.T) {
+	r := newRig(t)
+	r.fn(counter, count)
+	r.fn("name: watch\ntriggers: [{device: meter}]\n", count)
+	r.start()
+	settled(t, r.message("meter/1/json", `{"other": 1}`, "1", false))
+	lives, _, _ := r.e.Lives(1, false)
+	require.Equal(t, `device meter: the payload has no field "power" with a plain value`, lives[0].Outcomes[0].Why)
+	require.NoError(t, r.e.SetState(context.Background(), "counter", Paused, "by hand"))
+	settled(t, r.message("in/a", "1", "2", false))
+	lives, _, _ = r.e.Lives(1, false)
+	require.Equal(t, "waiting", lives[0].Outcomes[0].What)
+	require.Equal(t, "counter is paused: by hand", lives[0].Outcomes[0].Why)
+}
+
+func TestTheLogOfAllFunctionsIsOneInOrder(t *testing.T) {
+	l := newLogs()
+	at := time.Now()
+	for i, fn := range []string{"b", "a", "b"} {
+		l.add(LogLine{Function: fn, Time: at.Add(time.Duration(i) * time.Second)})
+	}
+	e := &Engine{logs: l}
+	past, _, _ := e.Logs("", 10, false)
+	require.Equal(t, []string{"b", "a", "b"}, []string{past[0].Function, past[1].Function, past[2].Function})
+}

@@ -147,6 +147,9 @@ func (e *Engine) start(jobs []*job, held bool) {
 		if held {
 			e.hold(j)
 		}
+		if why := j.fn.waitsFor(); why != "" {
+			j.life.outcome(j.fn, "waiting", why)
+		}
 	}
 	if e.heldSize > e.opt.MaxMemory {
 		spill = e.takeHeld(e.opt.MaxMemory / 2)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -69,12 +70,18 @@ func (l *logs) forget(fn string) {
 	l.mu.Unlock()
 }
 
-// Logs returns the newest lines of a function, oldest first, and follows as Lives does.
+// Logs returns the newest lines of a function, of all if fn is "", oldest first, and follows as Lives does.
 func (e *Engine) Logs(fn string, limit int, follow bool) (past []LogLine, more <-chan LogLine, stop func()) {
 	l := e.logs
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	lines := l.lines[fn]
+	if fn == "" {
+		for _, of := range l.lines {
+			lines = append(lines, of...)
+		}
+		slices.SortStableFunc(lines, func(a, b LogLine) int { return a.Time.Compare(b.Time) })
+	}
 	past = append(past, lines[max(0, len(lines)-limit):]...)
 	if !follow {
 		return past, nil, func() {}

@@ -32,6 +32,7 @@ type route struct {
 	pattern *topic.Pattern
 	device  string        // feed
 	feed    *drivers.Feed // messages that are readings of device
+	missing string        // why an event that came this way is nothing for the function
 }
 
 func newRoutes() *routes {
@@ -51,7 +52,7 @@ func build(fns map[string]*function, devices drivers.Set) *routes {
 		}
 	}
 	for name, d := range devices {
-		if d.Feed != nil {
+		if d.Feed != nil && d.Feed.Topic != "" { // one that is only written has nothing to subscribe to
 			t.messages.Add(d.Feed.Topic, &route{device: name, feed: d.Feed})
 			t.filters = append(t.filters, drivers.Filter{Topic: d.Feed.Topic, QoS: 1})
 		}
@@ -137,6 +138,7 @@ func (t *routes) matchFeed(r *route, ev *event.Event, fn func(*route, map[string
 	if r.feed.Field != "" {
 		v, ok := jsonField(data, r.feed.Field)
 		if !ok {
+			t.unread(r, ev, fn)
 			return
 		}
 		data, _ = json.Marshal(map[string]json.RawMessage{lastPart(r.feed.Field): v})
@@ -153,6 +155,15 @@ func (t *routes) matchFeed(r *route, ev *event.Event, fn func(*route, map[string
 	}
 	for _, to := range t.devices[r.device] {
 		fn(to, nil, reading)
+	}
+}
+
+// unread passes on that a message of a device brings no reading, so that its functions can say why they did not run.
+func (t *routes) unread(r *route, ev *event.Event, fn func(*route, map[string]string, *event.Event)) {
+	for _, to := range t.devices[r.device] {
+		missing := *to
+		missing.missing = fmt.Sprintf("device %s: the payload has no field %q with a plain value", r.device, r.feed.Field)
+		fn(&missing, nil, nil)
 	}
 }
 
@@ -197,8 +208,8 @@ func jsonField(data []byte, path string) (json.RawMessage, bool) {
 
 // skips says why a function does not run on an event that came by one of its triggers, "" if it does.
 func (r *route) skips(ev *event.Event, f *function) string {
-	if r.trigger == nil || r.trigger.MQTT == nil {
-		return ""
+	if r.missing != "" || r.trigger == nil || r.trigger.MQTT == nil {
+		return r.missing
 	}
 	m := r.trigger.MQTT
 	for _, x := range m.Exclude {
