@@ -140,12 +140,12 @@ func (r *Receiver) warn(id streamID, before, after *track) {
 	}
 }
 
-// quiet passes on what the broker logs from warnings up: it tells of every connection and hook.
+// quiet passes on only the errors of the broker: it warns of every connection that a gateway ends.
 type quiet struct{ slog.Handler }
 
 // Enabled implements slog.Handler.
 func (q quiet) Enabled(ctx context.Context, l slog.Level) bool {
-	return l >= slog.LevelWarn && q.Handler.Enabled(ctx, l)
+	return l >= slog.LevelError && q.Handler.Enabled(ctx, l)
 }
 
 // WithAttrs implements slog.Handler.
