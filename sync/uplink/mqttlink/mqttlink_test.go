@@ -296,7 +296,7 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 }
 
-// proxy passes bytes on until it stalls.
+// proxy passes bytes on until it stalls; connections that it accepts after that do not reach the broker.
 type proxy struct {
 	l       net.Listener
 	to      string
@@ -334,6 +334,15 @@ func (p *proxy) serve(wg *sync.WaitGroup) {
 		in, err := p.l.Accept()
 		if err != nil {
 			return
+		}
+		p.mu.Lock()
+		stalled := p.stalled
+		if stalled {
+			p.conns = append(p.conns, in)
+		}
+		p.mu.Unlock()
+		if stalled {
+			continue
 		}
 		out, err := net.Dial("tcp", p.to)
 		if err != nil {
