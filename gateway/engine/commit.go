@@ -52,17 +52,17 @@ func (e *Engine) settle(j *job, o *functions.Outcome) {
 	v := e.judge(j, o)
 	e.logs.outcome(f, j, o)
 	e.mu.Lock()
-	stale := j.gen != j.lane.gen
+	l := j.lane
+	// A group was dropped that this one may have read from, or that may have had the one before it.
+	stale := j.gen != l.gen || l.pending > 0 && l.drops != j.drops
 	if !stale {
-		j.lane.pending++
-	} else {
-		j.lane.redo = append(j.lane.redo, j)
-		j.active = false
-		e.finished(j)
+		l.pending++
+		l.drops = j.drops
 	}
 	e.mu.Unlock()
 	if stale {
-		return // a group was dropped that this one may have read from
+		e.uncommitted(j, errStale)
+		return
 	}
 	err := e.commit(j, o, &v)
 	if err != nil {

@@ -124,17 +124,21 @@ func (e *Engine) Remove(ctx context.Context, name string) error {
 	for _, t := range f.timers {
 		e.wheel.cancel(t)
 	}
+	e.mu.Unlock()
+	e.awaitIdle(ctx, f)
+	_ = e.st.Flush(ctx) // if a group is dropped, what was in it is back now
+	e.mu.Lock()
 	waiting := e.takeAll(f)
 	e.mu.Unlock()
-	for _, j := range waiting {
-		e.orphan(j)
-	}
-	e.awaitIdle(ctx, f)
-	e.mu.Lock()
-	waiting = e.takeAll(f) // what ran, and would run again
-	e.mu.Unlock()
-	for _, j := range waiting {
-		e.orphan(j)
+	for range orphanTries {
+		for _, j := range waiting {
+			if !j.done.Load() {
+				e.orphan(j)
+			}
+		}
+		if e.st.Flush(ctx) == nil {
+			break
+		}
 	}
 	e.logs.forget(name)
 	err := e.st.Update(func(tx store.Tx) error {
@@ -145,6 +149,10 @@ func (e *Engine) Remove(ctx context.Context, name string) error {
 	})
 	return errors.Join(err, e.subscribe(ctx))
 }
+
+// orphanTries is how often the dead letters of a removed function are written if their group is dropped. What cannot be
+// written stays in the inbox, or with its source.
+const orphanTries = 10
 
 // takeAll takes everything that waits out of a function's lanes. The caller holds mu.
 func (e *Engine) takeAll(f *function) (waiting []*job) {
@@ -195,6 +203,16 @@ func (e *Engine) orphan(j *job) {
 	}
 	fault := &functions.Fault{Kind: functions.FaultError, Message: "the function was removed while this event waited"}
 	err := e.st.Update(func(tx store.Tx) error {
+		if j.dropped.Load() {
+			return errDropped
+		}
+		stored := j.stored.Load()
+		tx.OnFail(func(error) {
+			j.done.Store(false)
+			if !stored {
+				j.stored.Store(false)
+			}
+		})
 		e.writeDead(tx, j, "removed", fault)
 		if j.stored.Load() {
 			tx.Delete(inboxKey(j.fn.Name, j.order))
@@ -205,6 +223,9 @@ func (e *Engine) orphan(j *job) {
 		j.done.Store(true)
 		return nil
 	})
+	if errors.Is(err, errDropped) {
+		return
+	}
 	if err != nil {
 		e.log.Error("an event of a removed function could not be kept as a dead letter", "function", j.fn.Name, "error", err)
 	}
