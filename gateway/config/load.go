@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"unicode"
 
 	"github.com/perigee-iot/perigee/internal/yamlfile"
 )
@@ -222,16 +221,13 @@ func hostID() string {
 
 func sanitizeID(name string) string {
 	id := strings.Map(func(r rune) rune {
-		if r == '/' || r == '+' || r == '#' || r == unicode.ReplacementChar || unicode.IsSpace(r) || unicode.IsControl(r) {
+		if !inID(r) {
 			return '-'
 		}
 		return r
 	}, name)
-	id = strings.TrimLeft(id, "$@-")
-	for len(id) > maxID {
-		id = id[:len(id)-1]
-	}
-	id = strings.ToValidUTF8(id, "")
+	id = strings.Trim(id, "-")
+	id = id[:min(len(id), maxID)]
 	if checkID(id) != nil {
 		return "gateway"
 	}

@@ -12,8 +12,6 @@ import (
 	"sort"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/perigee-iot/perigee/internal/topic"
 	"github.com/perigee-iot/perigee/internal/units"
@@ -279,6 +277,11 @@ func checkURL(s string) error {
 }
 
 // checkID holds what is allowed in one level of an MQTT topic, and leaves @ to groups.
+// inID says whether an id may have c: what may stand in a record's identity (sync/record).
+func inID(c rune) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("._-", c)
+}
+
 func checkID(id string) error {
 	if id == "" {
 		return errors.New("is empty; leave it out for the host's name")
@@ -286,11 +289,10 @@ func checkID(id string) error {
 	if len(id) > maxID {
 		return fmt.Errorf("has %d bytes, at most %d are allowed", len(id), maxID)
 	}
-	if !utf8.ValidString(id) || strings.ContainsAny(id, "/+#") || strings.ContainsFunc(id, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }) {
-		return fmt.Errorf("%q is part of MQTT topics: it cannot have /, +, # or spaces", id)
-	}
-	if strings.ContainsAny(id[:1], "$@") {
-		return fmt.Errorf("%q cannot begin with $ or @", id)
+	for _, c := range id {
+		if !inID(c) {
+			return fmt.Errorf("%q is part of MQTT topics and of every record's identity: it may have only letters a-z and A-Z, digits, '.', '_' and '-'", id)
+		}
 	}
 	return nil
 }
