@@ -65,8 +65,11 @@ type OriginError struct {
 
 // Error says how to take the name over.
 func (e *OriginError) Error() string {
-	return fmt.Sprintf("function %s came from origin %q and stays with it: take it over with --take, or remove it first (asked by %q)",
-		e.Name, e.Has, e.Want)
+	if e.Want == FromDir {
+		return fmt.Sprintf("function %s came from origin %q and stays with it: to run the directory's, remove it (perigee functions remove %s) and reload",
+			e.Name, e.Has, e.Name)
+	}
+	return fmt.Sprintf("function %s came from origin %q and stays with it: take it over with --take, or remove it first", e.Name, e.Has)
 }
 
 const (

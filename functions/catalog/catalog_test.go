@@ -142,6 +142,8 @@ func TestOrigins(t *testing.T) {
 	var origin *catalog.OriginError
 	require.ErrorAs(t, err, &origin)
 	require.Equal(t, catalog.OriginError{Name: "f", Has: catalog.Pushed, Want: catalog.FromDir}, *origin)
+	require.ErrorContains(t, err, "perigee functions remove f")
+	_, err = put(t, s, "f", catalog.Applied, "two", false)
 	require.ErrorContains(t, err, "--take")
 	require.Equal(t, 1, revisions(t, s))
 	e, err := put(t, s, "f", catalog.FromDir, "two", true)
