@@ -56,6 +56,9 @@ func (a *App) Status(context.Context) (*api.Status, error) {
 	case *broker.Broker:
 		st := b.Stats()
 		s.Broker.Clients = st.Clients
+		if st.Dropped > 0 {
+			s.Refused["broker: deliveries to clients that did not keep up"] += int64(st.Dropped)
+		}
 		for cause, n := range st.Refused {
 			s.Refused["broker: "+cause] += int64(n)
 		}

@@ -152,6 +152,9 @@ func (a *App) fit(cfg *config.Config, e catalog.Entry, b *functions.Bundle) (env
 	if err := b.Spec.CheckRequires(a.opt.Version); err != nil {
 		return env, engine.Blocked, err.Error()
 	}
+	if b.Spec.Durability == "power" && cfg.Store.Durability == "crash" {
+		return env, engine.Blocked, "needs store.durability: power; this gateway's is crash"
+	}
 	if why := a.lacks(b.Spec); why != "" {
 		return env, engine.Blocked, why
 	}
