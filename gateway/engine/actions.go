@@ -149,7 +149,6 @@ func (e *Engine) loadJournal() error {
 			t := e.plant.target(a.target)
 			stale := strings.HasPrefix(a.target, "device/") && a.boot != e.clock.Boot()
 			if t == nil || stale {
-				e.counts.actionsDropped.Add(1)
 				drop = append(drop, append([]byte(nil), k...))
 				return true
 			}
@@ -165,6 +164,7 @@ func (e *Engine) loadJournal() error {
 		return nil
 	}
 	e.log.Warn("actions were dropped: of an earlier boot, or for a device that is not configured any more", "actions", len(drop))
+	e.losses.add("actions of an earlier boot or for a removed device", int64(len(drop)))
 	for len(drop) > 0 {
 		n := min(len(drop), 500)
 		err := e.st.Update(func(tx store.Tx) error {
@@ -252,7 +252,7 @@ func (t *target) abandon() {
 	t.queue = nil
 	t.mu.Unlock()
 	for _, a := range left {
-		t.engine.counts.actionsDropped.Add(1)
+		t.engine.losses.add("actions for a removed device", 1)
 		t.finish(a)
 	}
 }
@@ -280,14 +280,14 @@ func (t *target) run(ctx context.Context) {
 			return
 		}
 		if t.engine.expired(a) {
-			t.engine.counts.actionsDropped.Add(1)
+			t.engine.losses.add("actions after not_after", 1)
 			t.finish(a)
 			continue
 		}
 		receipt, err := t.port.send(ctx, a)
 		if err != nil && t.name == brokerTarget && !errors.Is(err, drivers.ErrNotConnected) && ctx.Err() == nil {
 			t.engine.log.Error("a publish that the broker will never take was dropped", "function", a.fn, "event", a.event, "error", err)
-			t.engine.counts.actionsDropped.Add(1)
+			t.engine.losses.add("publishes refused by the broker", 1)
 			t.finish(a)
 			continue
 		}

@@ -19,7 +19,6 @@ type counts struct {
 	faults          atomic.Int64
 	actionsDone     atomic.Int64
 	actionsRepeated atomic.Int64
-	actionsDropped  atomic.Int64
 
 	mu      sync.Mutex
 	refused map[string]int64
