@@ -15,7 +15,6 @@ const (
 	State       Space = 's' // functions/state
 	Seen        Space = 'e' // engine: the last payload of a topic for a function
 	Dedupe      Space = 'p' // engine: values that dedupe has seen
-	Usage       Space = 'u' // engine
 	Streams     Space = 'o' // sync/outbox
 	Retained    Space = 'r' // drivers/broker
 	Sessions    Space = 'n' // drivers/broker
