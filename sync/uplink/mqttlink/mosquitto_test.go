@@ -15,6 +15,7 @@ import (
 	paho "github.com/eclipse/paho.mqtt.golang"
 	"github.com/stretchr/testify/require"
 
+	"github.com/perigee-iot/perigee/internal/mosquittotest"
 	"github.com/perigee-iot/perigee/sync/uplink"
 	"github.com/perigee-iot/perigee/sync/uplink/mqttlink"
 	"github.com/perigee-iot/perigee/sync/uplinktest"
@@ -36,13 +37,11 @@ func startMosquitto(t *testing.T) *mosquitto {
 			t.Skip("mosquitto is not installed")
 		}
 	}
-	l := listen(t)
-	addr := l.Addr().(*net.TCPAddr)
-	require.NoError(t, l.Close())
+	port := mosquittotest.FreePort(t)
 	dir := t.TempDir()
-	m := &mosquitto{t: t, path: path, conf: filepath.Join(dir, "mosquitto.conf"), addr: addr.String()}
+	m := &mosquitto{t: t, path: path, conf: filepath.Join(dir, "mosquitto.conf"), addr: fmt.Sprintf("127.0.0.1:%d", port)}
 	require.NoError(t, os.WriteFile(m.conf, fmt.Appendf(nil, "listener %d 127.0.0.1\nallow_anonymous true\nuser root\n"+
-		"persistence true\npersistence_location %s/\nmax_queued_messages 0\nmax_inflight_messages 0\n", addr.Port, dir), 0o600))
+		"persistence true\npersistence_location %s/\nmax_queued_messages 0\nmax_inflight_messages 0\n", port, dir), 0o600))
 	m.start()
 	t.Cleanup(func() { m.end(syscall.SIGKILL) })
 	return m
