@@ -377,7 +377,7 @@ func (e *Engine) submit(j *job) {
 		Event:    j.ev,
 		Params:   j.params,
 		Key:      j.key,
-		NoKey:    f.parallel,
+		NoKey:    dep.spec().Key.Kind == functions.KeyNone,
 		Attempt:  j.attempt,
 		Now:      now,
 		NowOK:    ok,
@@ -417,7 +417,7 @@ func (e *Engine) answer(j *job, r functions.Read) functions.ReadAnswer {
 	var err error
 	switch r.Kind {
 	case functions.ReadState, functions.ReadStateKeys:
-		if f.parallel {
+		if j.dep.spec().Key.Kind == functions.KeyNone {
 			a.Err = "a function with key: none has no state of its own key"
 			return a
 		}

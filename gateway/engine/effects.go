@@ -56,7 +56,7 @@ func (e *Engine) checkEffect(f *function, spec *functions.Spec, x *functions.Eff
 		}
 		fallthrough
 	case functions.DeleteState, functions.DeleteShared, functions.IncrState, functions.IncrShared:
-		if f.parallel && (x.Kind == functions.SetState || x.Kind == functions.DeleteState || x.Kind == functions.IncrState) {
+		if spec.Key.Kind == functions.KeyNone && (x.Kind == functions.SetState || x.Kind == functions.DeleteState || x.Kind == functions.IncrState) {
 			return bad("a function with key: none has no state of its own key; use shared")
 		}
 		return checkName("state", x.Name)
