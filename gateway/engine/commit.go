@@ -102,16 +102,16 @@ func (e *Engine) judge(j *job, o *functions.Outcome) verdict {
 		v := verdict{what: "retry", fault: &functions.Fault{Kind: functions.FaultError, Message: "it asked to be run again: " + printable(o.Retry.Why, 200)}}
 		v.after = min(max(o.Retry.After, 0), retry.Max)
 		if o.Retry.After <= 0 {
-			v.after = backoff(retry, j.attempt)
+			v.after = backoff(retry, int(j.attempt.Load()))
 		}
-		if j.attempt >= retry.Attempts {
+		if int(j.attempt.Load()) >= retry.Attempts {
 			v.what = "dead"
 		}
 		return v
 	case o.Fault == nil:
 		return verdict{what: "committed"}
-	case o.Fault.Kind.Passes() && j.attempt < retry.Attempts:
-		return verdict{what: "retry", fault: o.Fault, after: backoff(retry, j.attempt)}
+	case o.Fault.Kind.Passes() && int(j.attempt.Load()) < retry.Attempts:
+		return verdict{what: "retry", fault: o.Fault, after: backoff(retry, int(j.attempt.Load()))}
 	}
 	return verdict{what: "dead", fault: o.Fault}
 }
@@ -278,7 +278,7 @@ func (e *Engine) apply(tx store.Tx, j *job, o *functions.Outcome, children []*ch
 			}
 		}
 	}
-	if err := f.seen.put(tx, f, j.ev); err != nil {
+	if err := f.seen.put(tx, j); err != nil {
 		return nil, err
 	}
 	for _, c := range children {
@@ -294,7 +294,7 @@ func (e *Engine) uncommitted(j *job, err error) {
 	switch {
 	case errors.Is(err, errConflict):
 		j.conflict++
-		j.attempt--
+		j.attempt.Add(-1)
 		e.mu.Lock()
 		if j.conflict >= aloneAfter && j.fn.alone == nil {
 			j.fn.alone = j
@@ -305,7 +305,7 @@ func (e *Engine) uncommitted(j *job, err error) {
 	case errors.Is(err, store.ErrTooBig):
 		e.finishFault(j, bad("its effects are too much for one transaction of the store: return fewer or smaller ones"))
 	case errors.Is(err, store.ErrFull), errors.Is(err, store.ErrDropped), errors.Is(err, errStale):
-		j.attempt--
+		j.attempt.Add(-1)
 		e.mu.Lock()
 		j.lane.redo = append(j.lane.redo, j)
 		j.active = false
@@ -376,7 +376,7 @@ func (e *Engine) reportFault(j *job, v verdict) {
 	if quiet {
 		return
 	}
-	args := []any{"function", f.Name, "key", j.key, "event", j.ev.ID, "fault", printable(v.fault.Error(), 300), "attempt", j.attempt}
+	args := []any{"function", f.Name, "key", j.key, "event", j.ev.ID, "fault", printable(v.fault.Error(), 300), "attempt", j.attempt.Load()}
 	if more > 0 {
 		args = append(args, "faults_not_logged", more)
 	}

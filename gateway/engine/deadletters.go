@@ -121,7 +121,7 @@ func (e *Engine) writeDead(tx store.Tx, j *job, reason string, fault *functions.
 	if j.dep != nil {
 		revision = j.dep.Bundle.Digest
 	}
-	d := &DeadLetter{Revision: revision, Key: j.key, Params: j.params, Attempts: j.attempt, Since: now, Reason: reason, Fault: fault, Event: j.ev}
+	d := &DeadLetter{Revision: revision, Key: j.key, Params: j.params, Attempts: int(j.attempt.Load()), Since: now, Reason: reason, Fault: fault, Event: j.ev}
 	b, err := d.encode()
 	if err != nil {
 		d.Fault = &functions.Fault{Kind: functions.FaultError, Message: "a fault that cannot be kept"}

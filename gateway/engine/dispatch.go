@@ -109,8 +109,8 @@ type job struct {
 	from   *delivery // nil once the source is settled for this function
 	life   *life
 
-	order    uint64 // place in the lane; the number of the inbox entry, once there is one
-	attempt  int    // the last one begun; 0 before the first
+	order    uint64       // place in the lane; the number of the inbox entry, once there is one
+	attempt  atomic.Int32 // the last one begun; 0 before the first
 	due      time.Duration
 	since    time.Duration // when it was offered, on the gateway's clock
 	held     *heldNode     // in Engine.held, while only in memory
@@ -173,7 +173,6 @@ type function struct {
 	seen        *retainedMemory
 	stats       stats
 	timers      map[timerID]*entry
-	keepsSeen   bool // a trigger skips retained messages that bring nothing new
 }
 
 // waitsFor says why a function does not run now, "" if it may. The engine's mu is held.
@@ -368,7 +367,7 @@ func (e *Engine) submit(j *job) {
 		}
 	}
 	dep := j.dep
-	j.attempt++
+	attempt := int(j.attempt.Add(1))
 	now, ok := e.clock.Wall()
 	inv := &functions.Invocation{
 		ID:       e.nextInv.Add(1),
@@ -378,7 +377,7 @@ func (e *Engine) submit(j *job) {
 		Params:   j.params,
 		Key:      j.key,
 		NoKey:    dep.spec().Key.Kind == functions.KeyNone,
-		Attempt:  j.attempt,
+		Attempt:  attempt,
 		Now:      now,
 		NowOK:    ok,
 		Seed:     seedOf(j.ev.ID, f.Name),
@@ -400,7 +399,7 @@ func (e *Engine) submit(j *job) {
 			}
 		}
 	}
-	j.life.running(f, j.attempt, dep.Bundle.Digest)
+	j.life.running(f, attempt, dep.Bundle.Digest)
 	e.pool.Submit(sandbox.Job{
 		Inv:    inv,
 		Bundle: dep.Bundle,

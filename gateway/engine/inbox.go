@@ -31,7 +31,7 @@ func encodeJob(j *job) []byte {
 	w := wire.NewWriter(make([]byte, 0, j.size+128))
 	w.Byte(inboxVersion)
 	w.String(j.key)
-	w.Uint(uint64(j.attempt))
+	w.Uint(uint64(j.attempt.Load()))
 	w.Int(int64(j.due))
 	w.Int(int64(j.since))
 	w.String(j.failed)
@@ -51,7 +51,7 @@ func decodeJob(j *job, entry []byte) error {
 		return fmt.Errorf("an inbox entry of version %d, this gateway reads version %d", v, inboxVersion)
 	}
 	j.key = r.String()
-	j.attempt = int(r.Uint())
+	j.attempt.Store(int32(r.Uint()))
 	j.due = time.Duration(r.Int())
 	j.since = time.Duration(r.Int())
 	j.failed = r.String()

@@ -34,6 +34,16 @@ type Deployment struct {
 
 func (d *Deployment) spec() *functions.Spec { return d.Bundle.Spec }
 
+// keepsSeen says that a trigger skips retained messages that bring nothing new.
+func (d *Deployment) keepsSeen() bool {
+	for _, t := range d.spec().Triggers {
+		if t.MQTT != nil && (t.MQTT.Retained == "" || t.MQTT.Retained == "changed") {
+			return true
+		}
+	}
+	return false
+}
+
 // Install adds a function, or gives one its new revision: an invocation in flight ends on its own revision, and what
 // waits runs on the new one. It returns when the broker has acknowledged the subscriptions, or with an error that wraps
 // drivers.ErrNotConnected if that has to wait for a connection.
@@ -87,12 +97,6 @@ func (f *function) adopt(d *Deployment, s State, reason string) {
 	spec := d.spec()
 	f.parallel = spec.Key.Kind == functions.KeyNone
 	f.hints = nil
-	f.keepsSeen = false
-	for _, t := range spec.Triggers {
-		if t.MQTT != nil && (t.MQTT.Retained == "" || t.MQTT.Retained == "changed") {
-			f.keepsSeen = true
-		}
-	}
 }
 
 // SetState pauses, resumes or blocks a function.

@@ -146,7 +146,7 @@ func (x *life) running(f *function, attempt int, revision string) {
 func (x *life) done(j *job, out *functions.Outcome, v verdict) {
 	x.change(true, func() {
 		o := x.of(j.fn)
-		o.What, o.Attempt, o.Revision = v.what, j.attempt, j.dep.Bundle.Digest
+		o.What, o.Attempt, o.Revision = v.what, int(j.attempt.Load()), j.dep.Bundle.Digest
 		o.Wall, o.CPU, o.Fault, o.Effects = out.Usage.Wall, out.Usage.CPU, v.fault, nil
 		o.Why = ""
 		if v.what == "retry" {

@@ -48,8 +48,9 @@ func (m *retainedMemory) same(ev *event.Event) bool {
 }
 
 // put remembers a message, in the update that has its outcome.
-func (m *retainedMemory) put(tx store.Tx, f *function, ev *event.Event) error {
-	if ev.Type != event.Message || ev.Topic == "" || !f.keepsSeen {
+func (m *retainedMemory) put(tx store.Tx, j *job) error {
+	f, ev := j.fn, j.ev
+	if ev.Type != event.Message || ev.Topic == "" || !j.dep.keepsSeen() {
 		return nil
 	}
 	sum := digest(ev.Data)
