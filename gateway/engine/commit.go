@@ -133,6 +133,7 @@ func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict) error {
 	f := j.fn
 	children := e.children(j, o, v)
 	due := e.clock.Now() + v.after
+	reflex := j.dep.spec().Durability == "none" // its effects are carried out at once
 	var acts []*action
 	err := e.st.Update(func(tx store.Tx) error {
 		if j.dropped.Load() {
@@ -169,7 +170,7 @@ func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict) error {
 		} else {
 			j.done.Store(true)
 		}
-		if j.waiter != nil || (len(acts) > 0 && j.dep.spec().Durability != "none") {
+		if j.waiter != nil || (len(acts) > 0 && !reflex) {
 			tx.Urgent()
 		}
 		tx.OnFail(func(error) {
@@ -182,7 +183,12 @@ func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict) error {
 			}
 			e.unpend(j)
 		})
-		tx.OnDurable(func() { e.durable(j, stored, acts, children) })
+		tx.OnDurable(func() {
+			if !reflex {
+				e.carryOut(acts)
+			}
+			e.durable(j, stored, children)
+		})
 		return nil
 	})
 	if err != nil {
@@ -190,22 +196,19 @@ func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict) error {
 		e.unpend(j)
 		return err
 	}
-	if j.dep.spec().Durability == "none" {
+	if reflex {
 		e.carryOut(acts)
 	}
 	return nil
 }
 
 // durable is called when a job's outcome will survive: now the world may know.
-func (e *Engine) durable(j *job, stored bool, acts []*action, children []*child) {
+func (e *Engine) durable(j *job, stored bool, children []*child) {
 	if !stored {
 		j.from.settled()
 	}
 	e.counts.committed.Add(1)
 	j.life.accept()
-	if j.dep.spec().Durability != "none" {
-		e.carryOut(acts)
-	}
 	var jobs []*job
 	for _, c := range children {
 		if c.stored {
