@@ -106,10 +106,10 @@ func (r *run) install(name string) {
 		r.L.G.Global.RawSetString(name, l.call)
 		return
 	}
-	r.L.G.Global.RawSetString(name, r.libraryTable(l))
+	r.L.G.Global.RawSetString(name, r.openLibrary(l))
 }
 
-func (r *run) libraryTable(l *library) *lua.LTable {
+func (r *run) openLibrary(l *library) *lua.LTable {
 	t := r.L.CreateTable(0, len(l.names))
 	for i, n := range l.names {
 		t.RawSetString(n, l.members[i])
@@ -130,7 +130,7 @@ func (r *run) libraryTable(l *library) *lua.LTable {
 func (r *run) installStringMethods() {
 	str, ok := r.L.G.Global.RawGetString("string").(*lua.LTable)
 	if !ok {
-		str = r.libraryTable(r.m.libs["string"])
+		str = r.openLibrary(r.m.libs["string"])
 	}
 	mt := r.L.CreateTable(0, 8)
 	mt.RawSetString("__index", str)

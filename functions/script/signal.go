@@ -37,7 +37,7 @@ func (r *run) signalTable() lua.LValue {
 		env.RawSetString(name, r.m.libs[name].call)
 	}
 	for _, name := range []string{"state", "timer", "math"} {
-		env.RawSetString(name, r.libraryTable(r.m.libs[name]))
+		env.RawSetString(name, r.openLibrary(r.m.libs[name]))
 	}
 	env.RawSetString(concatName, r.m.help.concat)
 	for name, f := range r.m.help.signalHelp {
