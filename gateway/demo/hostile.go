@@ -21,6 +21,8 @@ const hostileSpec = `description: Tries to do harm, and cannot
 triggers:
   - mqtt: demo/hostile
 limits: {timeout: 500ms}
+permissions:
+  publish: [demo/flood]
 retry: {attempts: 1}
 `
 
