@@ -69,13 +69,26 @@ func writeSummary(out io.Writer, st style, c counts, kills int, w *workspace) {
 		row("waiting", c.Waiting, "on the gateway's disk, until it has its link again")
 	}
 	program := programName()
-	edit := filepath.Join(shorten(w.funcs), examples.Overheat, "main.lua")
+	funcs := shorten(w.funcs)
+	// A function that is written where the others are needs no other command: the next run of either kind has it.
 	fmt.Fprintf(out, `
 What next:
-  %s new hello --on 'mqtt:zigbee2mqtt/{room}'
-  %s run --config %s
   %s %s
-`, program, program, quoted(shorten(w.config)), orElse(os.Getenv("EDITOR"), "nano"), quoted(edit))
+  %s new %s --on 'mqtt:zigbee2mqtt/{room}'
+  %s run --config %s
+`, editor(), quoted(filepath.Join(funcs, examples.Overheat, "main.lua")), program, quoted(filepath.Join(funcs, "hello")),
+		program, quoted(shorten(w.config)))
+}
+
+// editor is the user's editor, or one that is there.
+func editor() string {
+	if e := orElse(os.Getenv("VISUAL"), os.Getenv("EDITOR")); e != "" {
+		return e
+	}
+	if _, err := exec.LookPath("nano"); err == nil {
+		return "nano"
+	}
+	return "vi"
 }
 
 // programName is how the user calls this program.
