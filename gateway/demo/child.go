@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 type child struct {
 	program string
 	args    []string
+	dir     string // where everything is; messages need not name it
 	log     *rotate
 	client  *api.Client
 	tell    func(kind, text string) // a line for the feed
@@ -53,7 +55,7 @@ const (
 // newChild prepares the gateway of a workspace.
 func newChild(w *workspace, log *rotate, client *api.Client, tell func(kind, text string)) *child {
 	return &child{
-		program: selfPath(), log: log, client: client, tell: tell, retry: lastRetry,
+		program: selfPath(), dir: w.dir, log: log, client: client, tell: tell, retry: lastRetry,
 		args: []string{"run", "--config", w.config, "--data-dir", w.data, "--socket", w.socket},
 	}
 }
@@ -131,17 +133,26 @@ func (c *child) wasKilled() bool {
 
 // trouble remembers and tells why the gateway does not run.
 func (c *child) trouble(err error) {
-	why := c.log.last()
-	if why == "" {
-		why = fmt.Sprint(err)
-	}
-	text := "the gateway ended: " + plainLog(why)
+	text := "the gateway ended: " + strings.ReplaceAll(plainLog(c.reason(err)), c.dir+string(filepath.Separator), "")
 	c.mu.Lock()
 	again := c.state.Trouble == text
 	c.state.Trouble = text
 	c.mu.Unlock()
 	if !again {
 		c.tell(bad, text)
+	}
+}
+
+// reason is why it ended with err: what its log says, unless somebody ended it, of which its log knows nothing.
+func (c *child) reason(err error) string {
+	var exit *exec.ExitError
+	switch why := c.log.last(); {
+	case err == nil:
+		return "it was told to stop"
+	case errors.As(err, &exit) && exit.ExitCode() < 0, why == "":
+		return err.Error() // signal: killed
+	default:
+		return why
 	}
 }
 

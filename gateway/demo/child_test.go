@@ -43,6 +43,22 @@ func TestChildThatDoesNotStart(t *testing.T) {
 	require.Len(t, b.take(), 1)
 }
 
+// TestChildThatSomebodyElseEnds: its last line of the log is not the reason.
+func TestChildThatSomebodyElseEnds(t *testing.T) {
+	for script, want := range map[string]string{
+		"echo 'level=INFO msg=busy'; kill -9 $$":             "the gateway ended: signal: killed",
+		"echo 'level=INFO msg=bye'; exit 0":                  "the gateway ended: it was told to stop",
+		"echo \"perigee: /d/gateway.yaml:1: wrong\"; exit 2": "the gateway ended: gateway.yaml:1: wrong",
+	} {
+		c, _ := testChild(t, script)
+		c.dir = "/d"
+		stop := runChild(t, c)
+		require.Eventually(t, func() bool { return c.status().Trouble != "" }, patience, time.Millisecond)
+		require.Equal(t, want, c.status().Trouble)
+		stop()
+	}
+}
+
 func TestChildIsKilledAndComesBack(t *testing.T) {
 	c, _ := testChild(t, "trap '' HUP; while :; do sleep 0.01; done")
 	stop := runChild(t, c)

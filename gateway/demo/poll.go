@@ -171,8 +171,13 @@ func orElse(s, other string) string {
 
 // shortPath is the first line of a problem, with paths as the user would type them.
 func (p *poller) shortPath(text string) string {
-	text = strings.ReplaceAll(firstLine(text), p.funcs+string(filepath.Separator), "")
-	if strings.Contains(text, ".lua") || strings.Contains(text, ".yaml") {
+	const sep = string(filepath.Separator)
+	text = strings.ReplaceAll(firstLine(text), p.funcs+sep, "")
+	text = strings.ReplaceAll(text, filepath.Dir(p.funcs)+sep, "")
+	switch {
+	case strings.HasPrefix(text, "gateway.yaml"):
+		text += "; what was there stays"
+	case strings.Contains(text, ".lua") || strings.Contains(text, ".yaml"):
 		text += "; the old revision stays"
 	}
 	return text
