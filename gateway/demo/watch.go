@@ -75,7 +75,7 @@ func (x *watcher) Run(ctx context.Context) {
 			x.addFolders()
 			// A gateway that does not answer reads everything when it starts.
 			if err := x.apply(ctx); err != nil && ctx.Err() == nil && !api.IsCode(err, api.CodeNoGateway) {
-				x.tell(bad, firstLine(err.Error()))
+				x.tell(bad, strings.ReplaceAll(firstLine(err.Error()), x.w.dir+string(filepath.Separator), ""))
 			}
 		}
 	}
