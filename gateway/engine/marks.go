@@ -2,8 +2,10 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/perigee-iot/perigee/drivers"
 	"github.com/perigee-iot/perigee/internal/store"
@@ -59,17 +61,27 @@ func (m *marks) put(tx store.Tx, j *job) {
 	m.by[j.from.mark] = append(m.by[j.from.mark], j.fn.Name)
 }
 
-// take removes marks from the index and returns their keys.
-func (m *marks) take(list []string) (keys []store.Key) {
+// markOf is one mark for one function.
+type markOf struct{ mark, fn string }
+
+// take removes marks from the index and returns what the store has of them.
+func (m *marks) take(list []string) (gone []markOf) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, mark := range list {
 		for _, fn := range m.by[mark] {
-			keys = append(keys, markKey(mark, fn))
+			gone = append(gone, markOf{mark, fn})
 		}
 		delete(m.by, mark)
 	}
-	return keys
+	return gone
+}
+
+// has says whether a mark holds: what is only in the store is about to be deleted.
+func (m *marks) has(x markOf) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Contains(m.by[x.mark], x.fn)
 }
 
 // of lists the marks of a session.
@@ -84,32 +96,42 @@ func (m *marks) of(session string) (list []string) {
 	return list
 }
 
-// forgetMost bounds the marks that one update drops.
-const forgetMost = 256
+// Marks that no longer hold are deleted from the store little by little, so that no commit has to carry them all: in about
+// a hundred updates, forgetEvery apart.
+const (
+	forgetLeast = 16
+	forgetEvery = 10 * time.Millisecond
+)
 
-// Forget drops marks of a session, or all of them: it is drivers.Marks.
+// Forget drops marks of a session, or all of them: it is drivers.Marks. They do not hold any more when it returns.
 func (e *Engine) Forget(session string, list []string) {
 	if len(list) == 0 {
 		list = e.marks.of(session)
 		e.marked.forget(session)
 	}
-	for len(list) > 0 {
-		n := min(len(list), forgetMost)
-		keys := e.marks.take(list[:n])
-		list = list[n:]
-		if len(keys) == 0 {
-			continue
-		}
-		err := e.st.Update(func(tx store.Tx) error {
-			for _, k := range keys {
-				tx.Delete(k)
+	if gone := e.marks.take(list); len(gone) > 0 {
+		e.deleteMarks(gone, max(forgetLeast, len(gone)/100))
+	}
+}
+
+// deleteMarks deletes the first few marks from the store, and the others later. One that holds again by then, since its
+// packet id was used anew, stays.
+func (e *Engine) deleteMarks(gone []markOf, few int) {
+	n := min(few, len(gone))
+	err := e.st.Update(func(tx store.Tx) error {
+		for _, x := range gone[:n] {
+			if !e.marks.has(x) {
+				tx.Delete(markKey(x.mark, x.fn))
 			}
-			return nil
-		})
-		if err != nil {
-			e.log.Warn("marks of deliveries were not dropped; a later message with the same id and payload that is sent twice could be taken for one", "error", err)
-			return
 		}
+		return nil
+	})
+	if err != nil {
+		e.log.Warn("marks of deliveries were not deleted; after a restart a message with the same id and payload that is sent twice could be taken for one", "error", err)
+		return
+	}
+	if rest := gone[n:]; len(rest) > 0 {
+		e.wheel.add(e.clock.Now()+forgetEvery, func() { e.deleteMarks(rest, few) })
 	}
 }
 
@@ -134,7 +156,7 @@ func (e *Engine) withoutMarked(d drivers.Delivery, jobs []*job) []*job {
 			if err != nil {
 				return err
 			}
-			if ok && string(v) == string(sum) {
+			if ok && e.marks.has(markOf{d.Mark, j.fn.Name}) && string(v) == string(sum) {
 				e.counts.duplicates.Add(1)
 				j.life.outcome(j.fn, "duplicate", "its sender had not seen our acknowledgement")
 				continue
