@@ -6,14 +6,16 @@
 //	commit.go     every effect is checked, and what the invocation decided becomes one update of the store
 //	actions.go    publishes and device writes, from the journal, in order per target, after their group is durable
 //
-// Beside it stand retries and timers (wheel.go, timers.go), deadletters.go, the gateway's clock (clock.go), and what
-// people see of it all: lives.go, logs.go, stats.go.
+// Beside it stand which functions there are and what they act on (install.go, routes.go, plant.go); what tells one event
+// from another that came before (marks.go, seen.go, dedupe.go); retries and timers (wheel.go, timers.go), deadletters.go,
+// the gateway's clock (clock.go), and what people see of it all: lives.go, logs.go, stats.go, losses.go.
 //
 // # Who waits for whom
 //
 // An event is matched by the goroutine of its source, which also hands it to a worker if one is free. The worker's
 // outcome arrives in a goroutine of the pool, which commits it and dispatches what comes next. Acknowledgements and
-// actions start in the store's committer. There is no goroutine per event.
+// actions start where the store commits the group: in its committer, or under Crash in the goroutine that hurried it.
+// There is no goroutine per event.
 //
 // # Locks
 //
@@ -27,7 +29,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +36,7 @@ import (
 	"github.com/perigee-iot/perigee/drivers"
 	"github.com/perigee-iot/perigee/functions/sandbox"
 	"github.com/perigee-iot/perigee/internal/event"
+	"github.com/perigee-iot/perigee/internal/retry"
 	"github.com/perigee-iot/perigee/internal/store"
 	"github.com/perigee-iot/perigee/sync/outbox"
 )
@@ -227,7 +229,7 @@ func (e *Engine) Clock() *Clock { return e.clock }
 // nil when the source runs, its error when it has ended.
 func (e *Engine) RunSource(ctx context.Context, name string, s drivers.Source, status func(err error)) {
 	const first, most = 500 * time.Millisecond, 30 * time.Second
-	wait := first
+	back := retry.Backoff{First: first, Max: most}
 	for ctx.Err() == nil {
 		began := time.Now()
 		status(nil)
@@ -240,16 +242,15 @@ func (e *Engine) RunSource(ctx context.Context, name string, s drivers.Source, s
 		}
 		status(err)
 		if time.Since(began) > most {
-			wait = first
+			back.Reset()
 		}
-		pause := wait/2 + rand.N(wait/2)
+		pause := back.Next()
 		e.log.Warn("a source stopped and will be tried again", "source", name, "error", err, "in", pause.Round(time.Millisecond))
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(pause):
 		}
-		wait = min(2*wait, most)
 	}
 }
 
