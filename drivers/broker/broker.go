@@ -6,7 +6,8 @@
 // packet has been read, checks it, and puts it at the end of the line of its session. If functions want the topic,
 // it is emitted to the gateway and waits there until the gateway has accepted it for good; otherwise it is settled
 // at once. From the head of the line what is settled goes on, in order: to the retained messages, to the
-// other clients, and then, and only then, its PUBACK or PUBREC is written. So an acknowledgement means that
+// other clients, and then, and only then, its PUBACK or PUBREC is written. Where it joined the queue of a persistent session, that
+// waits until the store has it, or the subscriber does. So an acknowledgement means that
 // the gateway has the event, and a gateway that dies has acknowledged nothing that it does not have.
 //
 // A repetition of a packet that still waits is not taken again; the connection that repeated it gets the answer. The
@@ -24,9 +25,10 @@
 //
 // # What survives
 //
-// Retained messages and the persistent sessions with their queues are in the store, written shortly after they changed; of what
-// clients publish to one another a power cut takes the last moments. What the gateway publishes is stored before its receipt
-// says that it is done, and acknowledged events are the gateway's: both have its promises.
+// Retained messages and the persistent sessions with their queues are in the store, written shortly after they changed; of retained
+// messages and of QoS 0 a power cut takes the last moments. What joined the queue of a persistent session is stored before its publisher has the
+// acknowledgement, what the gateway publishes before its receipt says that it is done, and acknowledged events are the gateway's: all
+// three have its promises.
 package broker
 
 import (

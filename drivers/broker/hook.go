@@ -380,7 +380,7 @@ func (h *hook) OnQosPublish(cl *mqtt.Client, pk packets.Packet, _ int64, _ int) 
 // OnQosComplete: the subscriber has it.
 func (h *hook) OnQosComplete(cl *mqtt.Client, pk packets.Packet) {
 	h.s.budget.remove(cl.ID, pk.PacketID)
-	h.s.keep.session(cl.ID)
+	h.s.keep.taken(cl.ID)
 	if c := connOf(cl); c != nil {
 		c.window.done(cl, pk.PacketID)
 	}

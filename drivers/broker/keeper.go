@@ -25,40 +25,32 @@ type keeper struct {
 	s    *serving
 	st   *store.Store // nil: nothing is kept
 	seed maphash.Seed
-	wake chan struct{} // something has changed
+	wake chan struct{} // something has changed, or somebody waits
 	// hurry: somebody waits for what has changed.
 	hurry chan struct{}
-	quit  chan struct{}
-	done  chan struct{}
+	// now: somebody waits, and nothing of what has changed is on its way to a subscriber any more.
+	now  chan struct{}
+	quit chan struct{}
+	done chan struct{}
 
 	mu       sync.Mutex
 	topics   map[string]struct{} // changed
 	sessions map[string]struct{} // changed
 	unsure   map[string]struct{} // sessions of which it is not known what the store has
-	changes  uint64              // how often a retained message or the queue of a persistent session changed
+	lost     uint64              // how often a session joined them
+	changes  changes             // until now
 	next     *batch              // what the next flush will have written
 
-	late  []*batch           // whose flush did not write all; belongs to the goroutine, like known
-	known map[string]*stored // sessions in the store; belongs to the goroutine
+	// The rest belongs to the goroutine.
+	late  []*batch           // whose flush did not write all
+	known map[string]*stored // sessions in the store
+	wrote bool               // this flush changed the store
 }
 
 // stored is what the store has of a session.
 type stored struct {
 	head   uint64            // hash of its first record
 	queued map[uint16]uint64 // packet ids, and what tells their states apart
-}
-
-// batch is what one flush writes, for those who wait for it.
-type batch struct {
-	done chan struct{} // closed when it has been written, or never will be
-	err  error         // valid once done is closed
-}
-
-func newBatch() *batch { return &batch{done: make(chan struct{})} }
-
-func (b *batch) end(err error) {
-	b.err = err
-	close(b.done)
 }
 
 const (
@@ -71,54 +63,14 @@ const (
 func newKeeper(s *serving) *keeper {
 	return &keeper{
 		s: s, st: s.b.opts.Store, seed: maphash.MakeSeed(),
-		wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), now: make(chan struct{}, 1),
+		quit: make(chan struct{}), done: make(chan struct{}),
 		topics: map[string]struct{}{}, sessions: map[string]struct{}{}, unsure: map[string]struct{}{},
 		known: map[string]*stored{}, next: newBatch(),
 	}
 }
 
 func (k *keeper) topic(name string) { k.changed(&k.topics, name) }
-
-// queue notes that a message joined or left the queue of a session.
-func (k *keeper) queue(cl *mqtt.Client) {
-	if persistent(cl) {
-		k.touch()
-	}
-	k.session(cl.ID)
-}
-
-// retained notes that a retained message has changed.
-func (k *keeper) retained(name string) {
-	k.touch()
-	k.topic(name)
-}
-
-func (k *keeper) touch() {
-	k.mu.Lock()
-	k.changes++
-	k.mu.Unlock()
-}
-
-// mark is the count of changes until now, for since.
-func (k *keeper) mark() uint64 {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.changes
-}
-
-// since returns what will have written the changes after mark; nil if there were none, or nothing is kept.
-func (k *keeper) since(mark uint64) *batch {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.st == nil || k.changes == mark {
-		return nil
-	}
-	select {
-	case k.hurry <- struct{}{}:
-	default:
-	}
-	return k.next
-}
 
 func (k *keeper) session(id string) { k.changed(&k.sessions, id) }
 
@@ -131,11 +83,15 @@ func (k *keeper) changed(set *map[string]struct{}, name string) {
 	_, old := (*set)[name]
 	(*set)[name] = struct{}{}
 	k.mu.Unlock()
-	if old {
-		return
+	if !old {
+		signal(k.wake)
 	}
+}
+
+// signal wakes who listens to c, now or next.
+func signal(c chan struct{}) {
 	select {
-	case k.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -183,9 +139,9 @@ func (k *keeper) run() {
 // pause lets more changes gather, less long where somebody waits for them. It returns false when the broker stops.
 func (k *keeper) pause(t *time.Timer, wait time.Duration) bool {
 	t.Reset(wait)
-	hurry := k.hurry
+	hurry, now := k.hurry, k.now
 	if wait != keepLinger {
-		hurry = nil // the store has just refused
+		hurry, now = nil, nil // the store has just refused
 	}
 	for {
 		select {
@@ -194,6 +150,8 @@ func (k *keeper) pause(t *time.Timer, wait time.Duration) bool {
 		case <-hurry:
 			t.Reset(keepSoon)
 			hurry = nil
+		case <-now:
+			return true
 		case <-t.C:
 			return true
 		}
@@ -212,11 +170,13 @@ func (k *keeper) flush() bool {
 		delete(k.known, id)
 	}
 	clear(k.unsure)
+	lost := k.lost
 	k.late = append(k.late, k.next)
 	k.next = newBatch()
 	k.mu.Unlock()
 
 	ok := true
+	k.wrote = false
 	for name := range topics {
 		if err := k.writeTopic(name); err != nil {
 			ok = k.failed(err) && ok
@@ -229,13 +189,20 @@ func (k *keeper) flush() bool {
 			k.notWritten(id)
 		}
 	}
-	if ok { // what failed before has been written, too
-		for _, b := range k.late {
-			b.end(nil)
-		}
-		k.late = nil
+	if !ok {
+		return false
 	}
-	return ok
+	var held []func() // what failed before has been written, too
+	for _, b := range k.late {
+		b.end(nil)
+		held = append(held, b.held...)
+	}
+	k.late = nil
+	if err := k.letGo(held, lost); err != nil {
+		k.hold(held)
+		return k.failed(err)
+	}
+	return true
 }
 
 func (k *keeper) failed(err error) bool {
@@ -246,9 +213,11 @@ func (k *keeper) failed(err error) bool {
 // notWritten is also called by the store.
 func (k *keeper) notWritten(id string) {
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.unsure[id] = struct{}{}
-	k.mu.Unlock()
-	k.session(id)
+	k.sessions[id] = struct{}{}
+	k.lost++
+	signal(k.wake)
 }
 
 // put writes or, with nil, deletes one key. fail is called if it is lost with its group. What is too big for the store is
@@ -263,6 +232,7 @@ func (k *keeper) put(key, value []byte, fail func()) error {
 		tx.OnFail(func(error) { fail() })
 		return nil
 	})
+	k.wrote = true
 	if errors.Is(err, store.ErrTooBig) {
 		k.s.b.refuse(refusedStore, "big", "a message is too big for the store and will not survive a restart", "bytes", len(value), "error", err)
 		return nil
@@ -391,6 +361,7 @@ func (k *keeper) erase(id string, has *stored) error {
 			tx.OnFail(func(error) { k.notWritten(id) })
 			return nil
 		})
+		k.wrote = true
 		if err != nil {
 			return err
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/perigee-iot/perigee/drivers"
 )
 
-// Bounds of what waits to be accepted. Where one is reached the clients concerned are not read.
+// Bounds of what waits to be accepted and answered. Where one is reached the clients concerned are not read.
 const (
 	lineLen      = 64       // messages of a session; also the receive maximum that MQTT 5 clients are told
 	lineBytes    = 2 << 20  // payload of a session; one message always fits
@@ -30,6 +30,7 @@ type pending struct {
 	client  *mqtt.Client // of conn
 	settled bool
 	err     error // how it was settled
+	kept    bool  // handed on, and stored for those who are away: it can be answered
 	over    bool  // its session has ended: no repetition can come
 }
 
@@ -41,6 +42,7 @@ type session struct {
 	// Guarded by line.mu.
 	conn     *conn // the present one
 	queue    []*pending
+	passed   int // so many at the head of queue have been handed on
 	byID     map[uint16]*pending
 	received map[uint16]struct{} // PUBREC written, PUBREL not seen
 	bytes    int
@@ -56,11 +58,13 @@ type line struct {
 	bytes    int
 	closed   bool
 	work     sync.WaitGroup
-	pass     func(p *pending) // hands a settled message on and answers its sender
+	// pass hands a settled message on, and says whether it can be answered. If not yet, store follows.
+	pass   func(p *pending) bool
+	answer func(p *pending) // tells its sender
 }
 
-func newLine(pass func(p *pending)) *line {
-	l := &line{sessions: map[string]*session{}, pass: pass}
+func newLine(pass func(p *pending) bool, answer func(p *pending)) *line {
+	l := &line{sessions: map[string]*session{}, pass: pass, answer: answer}
 	l.room = sync.NewCond(&l.mu)
 	return l
 }
@@ -240,13 +244,25 @@ func (l *line) left(p *pending) {
 	l.room.Broadcast()
 }
 
-// move starts to pass on what is settled at the head of a session's line, if nobody does. It needs mu.
+// move starts to hand on and to answer what can be, if nobody does. It needs mu.
 func (l *line) move(s *session) {
-	if l.closed || s.draining || len(s.queue) == 0 || !s.queue[0].settled {
+	if l.closed || s.draining || s.ready() == nil {
 		return
 	}
 	s.draining = true
 	l.work.Go(func() { l.drain(s) })
+}
+
+// ready is the message of a session's line whose turn it is: the first, if it can be answered, or else the first that was not handed on, if it
+// is settled. It needs line.mu.
+func (s *session) ready() *pending {
+	if s.passed > 0 && s.queue[0].kept {
+		return s.queue[0]
+	}
+	if s.passed < len(s.queue) && s.queue[s.passed].settled {
+		return s.queue[s.passed]
+	}
+	return nil
 }
 
 // settle records the fate of a message and sees to it that the line moves. It does not wait.
@@ -265,7 +281,7 @@ func (l *line) settleHere(p *pending) {
 	l.mu.Lock()
 	p.settled = true
 	s := p.s
-	if l.closed || s.draining || s.queue[0] != p {
+	if l.closed || s.draining || s.queue[s.passed] != p {
 		l.mu.Unlock()
 		return
 	}
@@ -276,16 +292,36 @@ func (l *line) settleHere(p *pending) {
 	l.drain(s)
 }
 
-// drain passes on what is settled at the head of a session's line.
+// keep says that a message which was handed on can be answered. It does not wait.
+func (l *line) keep(p *pending) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p.kept = true
+	l.move(p.s)
+}
+
+// drain hands on and answers, each in order, until it has to wait for either.
 func (l *line) drain(s *session) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for !l.closed && len(s.queue) > 0 && s.queue[0].settled {
-		p := s.queue[0]
+	for !l.closed {
+		p := s.ready()
+		if p == nil {
+			break
+		}
+		if !p.kept {
+			s.passed++
+			l.mu.Unlock()
+			kept := l.pass(p)
+			l.mu.Lock()
+			p.kept = p.kept || kept
+			continue
+		}
 		s.queue[0] = nil
 		s.queue = s.queue[1:]
+		s.passed--
 		l.mu.Unlock()
-		l.pass(p)
+		l.answer(p)
 		l.mu.Lock()
 		l.left(p)
 	}

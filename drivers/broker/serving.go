@@ -57,7 +57,7 @@ type serving struct {
 func newServing(ctx context.Context, b *Broker) (*serving, error) {
 	s := &serving{b: b, retained: newRetained(), wills: make(chan struct{}, maxWills)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.line = newLine(s.pass)
+	s.line = newLine(s.pass, s.reply)
 	var seed [6]byte
 	_, _ = rand.Read(seed[:])
 	s.ids = hex.EncodeToString(seed[:]) + "-"
@@ -195,13 +195,21 @@ func (s *serving) receive(cl *mqtt.Client, c *conn, pk packets.Packet) error {
 	return nil
 }
 
-// pass hands on a message whose fate is known, and answers its sender. It is called in order for each session.
-func (s *serving) pass(p *pending) {
-	if p.err == nil {
-		if err := s.inject(p); err != nil {
-			s.b.log.Debug("broker: handing on a message", "topic", p.pk.TopicName, "error", err)
-		}
+// pass hands on a message whose fate is known. It is called in order for each session. Where the message joined a queue that outlives
+// the process, its sender is answered when the store has it.
+func (s *serving) pass(p *pending) bool {
+	if p.err != nil {
+		return true
 	}
+	mark := s.keep.mark()
+	if err := s.inject(p); err != nil {
+		s.b.log.Debug("broker: handing on a message", "topic", p.pk.TopicName, "error", err)
+	}
+	return !s.keep.holdSince(mark, func() { s.line.keep(p) })
+}
+
+// reply answers the sender of a message, in order for each session.
+func (s *serving) reply(p *pending) {
 	c, cl, unmark := s.line.finish(p)
 	if unmark {
 		s.forget(p.s.id, drivers.Mark(p.s.id, p.pk.PacketID))

@@ -41,7 +41,7 @@ type Stats struct {
 	Clients  int               // connected now
 	Sessions int               // known, connected or not
 	Retained int               // messages
-	Pending  int               // messages that wait for the gateway to accept them
+	Pending  int               // messages that wait to be accepted or stored, and answered
 	Taken    uint64            // events that the gateway took
 	Refused  map[string]uint64 // what was turned away, by cause: auth, acl, size, topic, gateway, clients, protocol, retained, session, store
 	Dropped  uint64            // deliveries to clients that did not keep up
