@@ -162,6 +162,7 @@ func (s *Store) drop(g *group, err error) {
 	open := s.open
 	s.open, s.sealed, s.last = newGroup(), nil, nil
 	s.drops++
+	s.failing = true
 	s.stats.Dropped++
 	if errors.Is(err, ErrBroken) && s.broken == nil {
 		s.broken = cause
@@ -172,11 +173,19 @@ func (s *Store) drop(g *group, err error) {
 	s.log.Error("a group was not written", "keys", len(g.entries), "updates", g.updates+open.updates, "err", err)
 	g.finish(err)
 	open.finish(err)
+	s.mu.Lock()
+	s.failing = false
+	s.changed.Broadcast()
+	s.mu.Unlock()
 }
 
-// Flush waits until everything updated so far is durable. It returns ctx's error, or why it was dropped instead.
+// Flush waits until everything updated so far is durable, or dropped with every OnFail called. It returns ctx's error, or why
+// the newest was dropped.
 func (s *Store) Flush(ctx context.Context) error {
 	s.mu.Lock()
+	for s.failing {
+		s.changed.Wait()
+	}
 	if s.broken != nil {
 		defer s.mu.Unlock()
 		return s.broken

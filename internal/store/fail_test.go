@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -368,4 +369,53 @@ func TestFullDiskRefusesWhatAdds(t *testing.T) {
 	put(t, s, "d", "4")
 	require.NoError(t, s.Flush(context.Background()))
 	require.False(t, s.Stats().Full)
+}
+
+// Whoever begins an update has heard of every drop before it: what it decides cannot overtake what was dropped.
+func TestNoUpdateBeginsBeforeAllHaveHeardOfADrop(t *testing.T) {
+	s, f := openFaulty(t, t.TempDir(), small())
+	f.set(func() { f.commitErr = errors.New("boom") })
+	told, goOn := make(chan struct{}), make(chan struct{})
+	var heard atomic.Int32
+	require.NoError(t, s.Update(func(tx Tx) error {
+		tx.Put(key("a"), []byte("1"))
+		tx.Urgent()
+		tx.OnFail(func(error) { close(told); <-goOn })
+		tx.OnFail(func(error) { heard.Add(1) })
+		return nil
+	}))
+	<-told
+	f.set(func() { f.commitErr = nil })
+	drops := s.Drops()
+	v, ok := get(t, s, "a")
+	require.False(t, ok, "reads do not wait: %q", v)
+	began := make(chan int32, 3)
+	var all sync.WaitGroup
+	for range 2 {
+		all.Go(func() {
+			assertNoError(t, s.Update(func(tx Tx) error {
+				began <- heard.Load()
+				tx.Put(key("b"), nil)
+				return nil
+			}))
+		})
+	}
+	all.Go(func() {
+		assertNoError(t, s.Flush(context.Background()))
+		began <- heard.Load()
+	})
+	left := 3
+	select {
+	case <-began:
+		left--
+		t.Error("an update began, or a flush ended, while those who were dropped were still being told")
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(goOn)
+	for range left {
+		require.Equal(t, int32(1), <-began)
+	}
+	all.Wait()
+	require.Equal(t, drops, s.Drops())
+	require.NoError(t, s.Flush(context.Background()))
 }

@@ -56,6 +56,7 @@ type Store struct {
 	due     time.Time  // when the open group is sealed at the latest
 	snap    *snapshot  // the disk as the last durable group left it
 	drops   int64      // how often groups were dropped
+	failing bool       // OnFail functions are being called: no update begins
 	views   int        // that are running
 	closing bool
 	broken  error

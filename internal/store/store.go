@@ -14,8 +14,9 @@
 //
 // When a group cannot be committed, it and the group that was being filled meanwhile (which may have read from it)
 // are dropped, every OnFail of theirs is called, and reads see the state from before. The callers run again what they
-// did. A failed sync breaks the store for good, since nobody can know what reached the disk: every later Update
-// returns [ErrBroken], and the gateway must end and start anew.
+// did. No update begins before the last OnFail has returned, so that whoever is in one knows of every drop before it.
+// A failed sync breaks the store for good, since nobody can know what reached the disk: every later Update returns
+// [ErrBroken], and the gateway must end and start anew.
 package store
 
 import (
@@ -105,6 +106,7 @@ type Tx interface {
 	// OnDurable registers what happens once the group is durable. All of a group's functions are called from one
 	// goroutine, in the order in which they were registered; they must not block and not call Update.
 	OnDurable(fn func())
-	// OnFail registers what happens if the group is dropped instead, under the same rules.
+	// OnFail registers what happens if the group is dropped instead, under the same rules. All of them have returned
+	// before the next update begins.
 	OnFail(fn func(err error))
 }

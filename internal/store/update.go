@@ -72,6 +72,9 @@ func (s *Store) update(fn func(tx Tx) error) (urgent bool, err error) {
 	s.writer.Lock()
 	defer s.writer.Unlock()
 	s.mu.Lock()
+	for s.failing {
+		s.changed.Wait()
+	}
 	drops, err := s.drops, s.state()
 	s.mu.Unlock()
 	if err != nil {
