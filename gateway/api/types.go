@@ -254,8 +254,8 @@ type UplinkStatus struct {
 	URL       string        `json:"url"`
 	Connected bool          `json:"connected"`
 	Paused    bool          `json:"paused,omitempty"`
-	LastError string        `json:"last_error,omitempty"`
-	Since     time.Time     `json:"since"` // of being connected or not
+	LastError string        `json:"last_error,omitempty"` // why it is not connected, or will not be for long
+	Since     time.Time     `json:"since"`                // of being connected or not
 	Waiting   int64         `json:"waiting"`
 	Sent      int64         `json:"sent"`
 	Resent    int64         `json:"resent"`

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/urfave/cli/v2"
 	"pgregory.net/rapid"
+
+	"github.com/perigee-iot/perigee/gateway/api"
 )
 
 // TestNoStoreAndNoLua: the command starts fast and stays apart from what only the gateway and its workers need.
@@ -206,4 +209,12 @@ func FuzzPlainJSON(f *testing.F) {
 		}
 		require.JSONEq(t, string(b), string(out))
 	})
+}
+
+func TestAnUplinkThatIsContestedSaysSo(t *testing.T) {
+	out := newPrinter(io.Discard, nil)
+	u := api.UplinkStatus{Name: "main", URL: "tcp://cloud:1883", Connected: true, LastError: "give each gateway its own id"}
+	require.Equal(t, "main tcp://cloud:1883 connected: give each gateway its own id, 0 waiting, 0 sent", uplinkLine(out, u))
+	u.LastError = ""
+	require.Equal(t, "main tcp://cloud:1883 connected, 0 waiting, 0 sent", uplinkLine(out, u))
 }

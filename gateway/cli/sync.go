@@ -53,9 +53,7 @@ func uplinkLine(out *printer, u api.UplinkStatus) string {
 	if !u.Since.IsZero() {
 		s += " since " + clock(u.Since)
 	}
-	if !u.Connected {
-		s += because(u.LastError)
-	}
+	s += because(u.LastError) // of a connection too, if it will not last
 	if u.Paused {
 		s += ", " + out.state("paused")
 	}

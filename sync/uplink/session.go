@@ -51,8 +51,8 @@ func (u *Uplink) session(ctx context.Context, shrink *shrinker) (out outcome) {
 	wg.Go(func() {
 		select {
 		case <-conn.Lost():
-			end(errLost)
-			abort(errLost)
+			end(conn.Err())
+			abort(conn.Err())
 		case <-hard.Done():
 		}
 	})
@@ -167,7 +167,10 @@ func (u *Uplink) begin(end context.CancelCauseFunc) bool {
 // up records that the connection is there.
 func (u *Uplink) up() {
 	u.mu.Lock()
-	u.connected, u.since, u.lastError = true, time.Now(), ""
+	u.connected, u.since = true, time.Now()
+	if !u.contested { // it was before, and will be again
+		u.lastError = ""
+	}
 	u.mu.Unlock()
 	u.o.Log.Info("the uplink is connected", "uplink", u.o.Name, "url", u.o.Link.String())
 	if u.o.OnChange != nil {
@@ -180,8 +183,13 @@ func (u *Uplink) ended(err error) {
 	u.mu.Lock()
 	was, news := u.connected, u.lastError
 	u.end, u.connected, u.lastError = nil, false, ""
+	var contested *ContestedError
+	u.contested = errors.As(err, &contested)
 	if err != nil && !errors.Is(err, errPaused) && !errors.Is(err, context.Canceled) {
 		u.lastError = err.Error()
+	}
+	if u.contested {
+		u.lastError = contested.Hint
 	}
 	news = map[bool]string{true: u.lastError}[news != u.lastError]
 	if was {

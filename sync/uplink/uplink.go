@@ -40,6 +40,8 @@ type Conn interface {
 	Send(ctx context.Context, b *outbox.Batch) (Receipt, error)
 	// Lost is closed when the connection is known to have ended.
 	Lost() <-chan struct{}
+	// Err says why, once Lost is closed: a ContestedError if another client seems to be behind it.
+	Err() error
 	// Close ends the connection and every Wait, within a few seconds.
 	Close()
 }
@@ -56,6 +58,13 @@ type RefusedError struct{ Reason string }
 
 // Error is the reason in a sentence.
 func (e *RefusedError) Error() string { return "refused for good: " + e.Reason }
+
+// ContestedError says that the far side ends connections soon after they began, again and again, as it does when another client
+// comes under the same name. Coming back at once would only throw that one out: the uplink takes its time, whatever got through.
+type ContestedError struct{ Hint string }
+
+// Error is the hint: what seems to be wrong, and what to do about it.
+func (e *ContestedError) Error() string { return e.Hint }
 
 // Queue is where batches come from: an outbox.Queue.
 type Queue interface {
@@ -93,6 +102,7 @@ type Uplink struct {
 	connected bool
 	since     time.Time
 	lastError string
+	contested bool  // lastError is a ContestedError's
 	sent      int64 // records acknowledged
 	resent    int64
 	refused   int64
@@ -100,10 +110,10 @@ type Uplink struct {
 	rate      meter
 }
 
-var (
-	errPaused = errors.New("paused")
-	errLost   = errors.New("the connection was lost")
-)
+var errPaused = errors.New("paused")
+
+// calm is how long a connection lasts if nobody contests it.
+const calm = 5 * time.Minute
 
 // New makes an uplink. It does nothing before Run.
 func New(o Options) *Uplink {
@@ -133,11 +143,13 @@ func (u *Uplink) Run(ctx context.Context) error {
 	shrink := newShrinker(u.o.Queue)
 	for u.awaitResume(ctx) {
 		out := u.session(ctx, shrink)
+		var contested *ContestedError
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(out.err, errPaused):
 			continue
+		case errors.As(out.err, &contested):
 		case out.tried && out.acked == 0:
 			shrink.failed()
 		case out.acked > 0 || out.up > time.Minute:
@@ -229,7 +241,7 @@ type Status struct {
 	Name, URL         string
 	Connected, Paused bool
 	Since             time.Time     // of being connected or not
-	LastError         string        // why it is not connected
+	LastError         string        // why it is not connected, or why it will not be for long: it is contested
 	Waiting           int64         // records
 	Sent              int64         // records acknowledged, since the start
 	Resent            int64         // records that were sent again
@@ -244,6 +256,9 @@ func (u *Uplink) Status() (Status, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.rate.sample(time.Now(), u.sent, appended)
+	if u.connected && u.contested && time.Since(u.since) > calm {
+		u.lastError, u.contested = "", false
+	}
 	s := Status{
 		Name: u.o.Name, URL: u.o.Link.String(), Connected: u.connected, Paused: u.paused, Since: u.since, LastError: u.lastError,
 		Waiting: waiting, Sent: u.sent, Resent: u.resent, Refused: u.refused,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -99,6 +100,8 @@ func (q *queue) add(n int) {
 type link struct {
 	mu       sync.Mutex
 	down     error
+	why      error // of a connection that is lost
+	lasts    time.Duration
 	tries    []time.Time
 	answer   func(n int) (after time.Duration, err error)
 	sent     int
@@ -116,8 +119,12 @@ func (l *link) Connect(ctx context.Context) (uplink.Conn, error) {
 	if l.down != nil {
 		return nil, l.down
 	}
-	l.last = &conn{l: l, lost: make(chan struct{})}
-	return l.last, ctx.Err()
+	c := &conn{l: l, lost: make(chan struct{})}
+	l.last = c
+	if l.lasts > 0 {
+		time.AfterFunc(l.lasts, c.Close)
+	}
+	return c, ctx.Err()
 }
 
 func (l *link) count() int {
@@ -139,6 +146,7 @@ type conn struct {
 }
 
 func (c *conn) Lost() <-chan struct{} { return c.lost }
+func (c *conn) Err() error            { return errors.Join(errors.New("lost"), c.l.why) }
 func (c *conn) Close()                { c.once.Do(func() { close(c.lost) }) }
 
 func (c *conn) Send(context.Context, *outbox.Batch) (uplink.Receipt, error) {
@@ -173,7 +181,7 @@ func (r *receipt) Wait(ctx context.Context) error {
 	case <-t.C:
 		return r.err
 	case <-r.c.lost:
-		return errors.New("lost")
+		return r.c.Err()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -362,4 +370,57 @@ func TestACleanStopWaitsForWhatIsDue(t *testing.T) {
 		assert.Equal(t, 2*time.Second, time.Since(begin), "but not for ever")
 		assert.Zero(t, q.acked)
 	})
+}
+
+// Another client with the same id ends each connection, and batches get through all the same: the back-off grows, and the reason stands while it is connected, too.
+func TestAContestedConnectionTakesItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(1 << 20)
+		l := &link{lasts: 2 * time.Second, why: &uplink.ContestedError{Hint: "give each its own id"},
+			answer: func(int) (time.Duration, error) { return time.Second / 2, nil }}
+		log := &lines{}
+		u, stop := start(t, q, l, func(o *uplink.Options) { o.Log = slog.New(slog.NewTextHandler(log, nil)) })
+		time.Sleep(time.Hour)
+		assert.Less(t, l.count(), 120)
+		for !status(t, u).Connected {
+			time.Sleep(100 * time.Millisecond)
+		}
+		s := status(t, u)
+		assert.Positive(t, s.Sent)
+		assert.Equal(t, "give each its own id", s.LastError)
+		assert.Equal(t, 1, log.count("give each its own id"), "it is said once")
+
+		l.mu.Lock()
+		l.lasts = 0 // the other one has gone
+		l.mu.Unlock()
+		time.Sleep(10 * time.Minute)
+		s = status(t, u)
+		assert.True(t, s.Connected)
+		assert.Empty(t, s.LastError)
+		stop()
+	})
+}
+
+// lines is a log.
+type lines struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, string(p))
+	return len(p), nil
+}
+
+func (l *lines) count(what string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.all {
+		if strings.Contains(s, what) {
+			n++
+		}
+	}
+	return n
 }

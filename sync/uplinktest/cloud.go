@@ -194,6 +194,9 @@ func (c *conn) answer(r *receipt) {
 // Lost implements uplink.Conn.
 func (c *conn) Lost() <-chan struct{} { return c.lost }
 
+// Err implements uplink.Conn.
+func (c *conn) Err() error { return errGone }
+
 // Close implements uplink.Conn.
 func (c *conn) Close() {
 	c.drop()

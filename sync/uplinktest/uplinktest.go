@@ -259,6 +259,7 @@ func (h Harness) contract(t *testing.T) {
 	case <-ctx.Done():
 		t.Fatal("nobody said that the connection was lost")
 	}
+	require.Error(t, c.Err(), "there is a reason")
 	require.Error(t, silent.Wait(ctx), "nothing can succeed once the connection is lost")
 	_, err = c.Send(ctx, &outbox.Batch{Gateway: "gw", Stream: "a", Payload: []byte("[]")})
 	require.Error(t, err)

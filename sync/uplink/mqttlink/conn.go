@@ -26,9 +26,13 @@ type conn struct {
 	lost   chan struct{}
 	once   sync.Once
 
-	mu  sync.Mutex
-	net net.Conn
-	why error // of lost
+	mu      sync.Mutex
+	net     net.Conn
+	opened  time.Time
+	online  mqtt.Token // of the first publish
+	sent    int        // batches
+	answers int        // and those of them that were acknowledged
+	why     error      // of lost
 }
 
 // open makes a client and connects it.
@@ -52,7 +56,7 @@ func (l *Link) open(ctx context.Context) (*conn, error) {
 		SetKeepAlive(l.o.KeepAlive).
 		SetPingTimeout(l.o.Timeout).
 		SetBinaryWill(l.topic("status"), l.status("offline"), 1, true).
-		SetConnectionLostHandler(func(_ mqtt.Client, err error) { c.end(err) })
+		SetConnectionLostHandler(func(_ mqtt.Client, err error) { c.end(c.judge(err)) })
 	var dialErr error
 	o.SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) {
 		var n net.Conn
@@ -79,7 +83,11 @@ func (l *Link) open(ctx context.Context) (*conn, error) {
 		c.client.Disconnect(0)
 		return nil, context.Cause(ctx)
 	}
-	c.client.Publish(l.topic("status"), 1, true, l.status("online")) // on the same connection as the batches: if it is lost, so is the connection
+	opened := time.Now()
+	online := c.client.Publish(l.topic("status"), 1, true, l.status("online")) // on the same connection as the batches: if it is lost, so is the connection
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opened, c.online = opened, online
 	return c, nil
 }
 
@@ -119,10 +127,11 @@ func (c *conn) cut() {
 	}
 }
 
-func (c *conn) reason() error {
+// Err implements uplink.Conn.
+func (c *conn) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return fmt.Errorf("the connection to %s ended: %w", c.link.shown, c.why)
+	return c.why
 }
 
 // Lost implements uplink.Conn.
@@ -132,9 +141,12 @@ func (c *conn) Lost() <-chan struct{} { return c.lost }
 func (c *conn) Send(_ context.Context, b *outbox.Batch) (uplink.Receipt, error) {
 	select {
 	case <-c.lost:
-		return nil, c.reason()
+		return nil, c.Err()
 	default:
 	}
+	c.mu.Lock()
+	c.sent++
+	c.mu.Unlock()
 	// Records from before the gateway was renamed go where they always went.
 	topic := c.link.o.Prefix + "/" + b.Gateway + "/streams/" + b.Stream
 	return &receipt{c, c.client.Publish(topic, 1, false, b.Payload)}, nil
@@ -152,19 +164,35 @@ func (r *receipt) Wait(ctx context.Context) error {
 	select {
 	case <-r.t.Done():
 	case <-r.c.lost:
-		return r.c.reason()
+		return r.c.Err()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 	if err := r.t.Error(); err != nil {
-		return fmt.Errorf("publish to %s: %w", r.c.link.shown, err)
+		return r.c.failed(ctx, fmt.Errorf("publish to %s: %w", r.c.link.shown, err))
 	}
 	select {
 	case <-r.c.lost:
-		return r.c.reason()
+		return r.c.Err()
 	default:
-		return nil
 	}
+	r.c.mu.Lock()
+	r.c.answers++
+	r.c.mu.Unlock()
+	return nil
+}
+
+// failed is why a publish failed. Where that is the end of the connection, paho fails the publish a moment before it says so.
+func (c *conn) failed(ctx context.Context, err error) error {
+	wait := time.NewTimer(farewell)
+	defer wait.Stop()
+	select {
+	case <-c.lost:
+		return c.Err()
+	case <-ctx.Done():
+	case <-wait.C:
+	}
+	return err
 }
 
 // Close implements uplink.Conn. A connection that still works says "offline" itself, so that nobody waits for the last will.

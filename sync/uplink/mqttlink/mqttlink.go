@@ -52,6 +52,7 @@ type Link struct {
 	host   string // host:port
 	secure bool
 	shown  string
+	rivals rivals
 }
 
 // New checks the options. It connects to nothing and reads no file yet.
@@ -139,6 +140,7 @@ func (l *Link) Connect(ctx context.Context) (uplink.Conn, error) {
 	defer cancel()
 	c, err := l.open(ctx)
 	if err != nil {
+		l.rivals.none()
 		return nil, fmt.Errorf("connect to %s: %w", l.shown, err)
 	}
 	return c, nil
