@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -315,4 +316,27 @@ func TestWhatWasBoundIsLetGoOf(t *testing.T) {
 	require.Empty(t, b.Addr())
 	_, err = net.Dial("tcp", address)
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+}
+
+// A device that comes back before the broker has noticed that it was gone must not be forgotten with its old connection.
+func TestAClientThatComesBackIsNotForgotten(t *testing.T) {
+	both(t, func(t *testing.T, version int) {
+		r := start(t, Options{})
+		l := login{id: "device", clean: true}
+		for i := range 500 {
+			old, _ := dialRaw(t, r.addr, version, l)
+			for n := range 20 {
+				old.subscribe(fmt.Sprint("a", n), 1)
+			}
+			c, _ := dialRaw(t, r.addr, version, l)
+			c.subscribe("a", 1)
+			r.mustPublish(t, "a", fmt.Sprint(i), false)
+			p := c.read()
+			require.Equal(t, byte(publish), p.kind)
+			c.ack(puback, p.id())
+			if i%3 == 0 {
+				c.Close()
+			}
+		}
+	})
 }

@@ -32,15 +32,16 @@ type conn struct {
 	window window // towards the client
 
 	// The rest belongs to the reading goroutine.
-	v5     bool
-	head   []byte   // goes out before what is left of the packet
-	left   int      // bytes of the packet that are still to come
-	passed uint64   // PUBLISH packets handed to mochi's buffer
-	seen   uint64   // PUBLISH packets that mochi has decoded
-	cuts   []uint64 // which of them were cut
-	held   *session
-	moving bool   // it takes a session over
-	asked  uint16 // packet id of the SUBSCRIBE or UNSUBSCRIBE that mochi has under another one
+	v5      bool
+	head    []byte   // goes out before what is left of the packet
+	left    int      // bytes of the packet that are still to come
+	passed  uint64   // PUBLISH packets handed to mochi's buffer
+	seen    uint64   // PUBLISH packets that mochi has decoded
+	cuts    []uint64 // which of them were cut
+	held    *session
+	moving  bool   // it takes a session over
+	leaving bool   // it ends
+	asked   uint16 // packet id of the SUBSCRIBE or UNSUBSCRIBE that mochi has under another one
 }
 
 func newConn(ctx context.Context, c net.Conn, s *sink, maxLen int) *conn {

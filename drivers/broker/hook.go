@@ -150,6 +150,7 @@ func (h *hook) OnDisconnect(cl *mqtt.Client, err error, over bool) {
 	if errors.Is(err, packets.ErrMalformedInvalidUTF8) || errors.Is(err, packets.ErrMalformedTopic) {
 		h.s.b.refuse(refusedTopic, cl.ID, "a text that is not UTF-8, or has NUL: the client was disconnected, as the protocol demands", "client", cl.ID)
 	}
+	h.s.beginLeave(c)
 	if !cl.IsTakenOver() {
 		h.s.line.detach(c.held, c, over)
 		if over {

@@ -25,10 +25,11 @@ import (
 //     direction and another count. freeID gives it one that is not.
 //   - A session that expires leaves its subscriptions behind: endSession. A client that goes before it has its CONNACK
 //     stays in the books: ended.
-
 //   - A session is taken over in steps: its messages are copied, the old ones cleared, and only then the new client is the
 //     one to find. A message that comes in between is lost with the old one, and whoever looks sees half of a queue.
 //     beginMove and endMove keep both away.
+//   - A connection that ends while its client comes back ends the new connection's place in the books with its own: that client hears nothing
+//     any more. beginLeave and endLeave keep the two apart.
 
 // beginMove begins the take-over of a session by a connection: until endMove nothing is published by the gateway or
 // handed on from a line, and the keeper does not look. Nothing in between may wait for those who wait here.
@@ -42,6 +43,20 @@ func (s *serving) endMove(c *conn) {
 	if c.moving {
 		c.moving = false
 		s.moving.Unlock()
+	}
+}
+
+// beginLeave begins the end of a connection: until endLeave no session is taken over. One that has been by then is known to be.
+func (s *serving) beginLeave(c *conn) {
+	s.moving.RLock()
+	c.leaving = true
+}
+
+// endLeave ends it, if it began. Both are called by the goroutine that serves the connection, and nothing in between publishes.
+func (s *serving) endLeave(c *conn) {
+	if c.leaving {
+		c.leaving = false
+		s.moving.RUnlock()
 	}
 }
 
@@ -179,6 +194,7 @@ func (s *serving) endSession(cl *mqtt.Client) {
 
 // ended finishes what mochi leaves of a connection that is closed.
 func (s *serving) ended(c *conn) {
+	defer s.endLeave(c)
 	if c.held == nil {
 		return
 	}
@@ -186,6 +202,9 @@ func (s *serving) ended(c *conn) {
 		s.putBack(cl, &c.window)
 	}
 	s.endMove(c)
+	if !c.leaving {
+		s.beginLeave(c)
+	}
 	s.line.detach(c.held, c, false)
 	if cl, ok := s.mqtt.Clients.Get(c.held.id); ok && connOf(cl) == c && !persistent(cl) {
 		s.endSession(cl)
