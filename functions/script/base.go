@@ -68,7 +68,11 @@ func positionAt(L *lua.LState, level int) string {
 	return fmt.Sprintf("%s:%d: ", dbg.Source, dbg.CurrentLine)
 }
 
-func baseGetMetatable(_ *run, L *lua.LState) int {
+func baseGetMetatable(r *run, L *lua.LState) int {
+	if L.CheckAny(1).Type() == lua.LTString {
+		L.Push(r.stringFront())
+		return 1
+	}
 	L.Push(L.GetMetatable(L.CheckAny(1)))
 	return 1
 }

@@ -24,7 +24,7 @@ func jsonValues(_ *run, t *lua.LTable) {
 
 // jsonDecode returns the value, or nil and what is wrong.
 func jsonDecode(r *run, L *lua.LState) int {
-	v, err := decodeJSON(L, []byte(checkString(L, 1)), r.arrays)
+	v, err := decodeJSON(L, []byte(checkString(L, 1)), r.arrayMark)
 	if err != nil {
 		L.Push(lua.LNil)
 		L.Push(lua.LString(err.Error()))
@@ -43,13 +43,22 @@ func jsonEncode(r *run, L *lua.LState) int {
 	return 1
 }
 
+// arrayMark is the run's metatable of arrays.
+func (r *run) arrayMark() *lua.LTable {
+	if r.arrays == nil {
+		r.arrays = r.L.CreateTable(0, 1)
+		r.arrays.RawSetString(arrayMark, lua.LTrue)
+	}
+	return r.arrays
+}
+
 // jsonArray marks a table, or a new one, as an array, so that it is one even when it is empty.
 func jsonArray(r *run, L *lua.LState) int {
 	t := L.OptTable(1, nil)
 	if t == nil {
 		t = L.CreateTable(0, 0)
 	}
-	t.Metatable = r.arrays
+	t.Metatable = r.arrayMark()
 	L.Push(t)
 	return 1
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -23,7 +24,14 @@ type program struct {
 	digest  string
 	main    *lua.FunctionProto
 	modules map[string]*lua.FunctionProto // by the name that require takes: "util" for lib/util.lua
-	globals []string                      // of the names that we provide: those that occur in the bundle
+	globals []global                      // in order of their names
+}
+
+// global is a global name that occurs in a bundle.
+type global struct {
+	name string
+	all  bool     // it stands alone, and all that it names can be reached
+	some []string // otherwise these fields of it, in order
 }
 
 // compileBundle compiles every Lua file that runs: main.lua and what is below lib/.
@@ -32,17 +40,17 @@ func compileBundle(files map[string][]byte) (*program, *functions.Fault) {
 		return nil, &functions.Fault{Kind: functions.FaultError, Message: "the bundle has no main.lua",
 			Hint: "a function's code is in main.lua, beside function.yaml"}
 	}
-	var names []string
+	var libs []string
 	for name := range files {
 		if name != "main.lua" && strings.HasPrefix(name, "lib/") && strings.HasSuffix(name, ".lua") {
-			names = append(names, name)
+			libs = append(libs, name)
 		}
 	}
-	slices.Sort(names)
+	slices.Sort(libs)
 	p := &program{modules: map[string]*lua.FunctionProto{}}
-	used := map[string]bool{}
+	used := names{}
 	var problems []string
-	for _, name := range append([]string{"main.lua"}, names...) {
+	for _, name := range append([]string{"main.lua"}, libs...) {
 		proto, err := compileFile(name, files[name], used)
 		switch {
 		case err != nil:
@@ -58,11 +66,20 @@ func compileBundle(files map[string][]byte) (*program, *functions.Fault) {
 		fault.Traceback = append(fault.Traceback, problems[1:min(len(problems), maxTraceback+1)]...)
 		return nil, fault
 	}
-	for name := range used {
-		p.globals = append(p.globals, name)
-	}
-	slices.Sort(p.globals)
+	p.globals = used.globals()
 	return p, nil
+}
+
+func (n names) globals() []global {
+	var out []global
+	for _, name := range slices.Sorted(maps.Keys(n)) {
+		g := global{name: name, all: n[name].all}
+		if !g.all {
+			g.some = slices.Sorted(maps.Keys(n[name].some))
+		}
+		out = append(out, g)
+	}
+	return out
 }
 
 // moduleName is what require takes for a file below lib/: "a.b" for lib/a/b.lua.
@@ -71,7 +88,7 @@ func moduleName(file string) string {
 }
 
 // compileFile compiles one file; its error is one line that starts with file:line.
-func compileFile(file string, source []byte, globals map[string]bool) (proto *lua.FunctionProto, err error) {
+func compileFile(file string, source []byte, used names) (proto *lua.FunctionProto, err error) {
 	if len(source) > maxSource {
 		return nil, fmt.Errorf("%s:1: the file has %d bytes, at most %d are allowed", file, len(source), maxSource)
 	}
@@ -91,13 +108,14 @@ func compileFile(file string, source []byte, globals map[string]bool) (proto *lu
 	if chunk == nil {
 		chunk = []ast.Stmt{}
 	}
-	if err := rewrite(file, chunk, globals); err != nil {
+	if err := rewrite(file, chunk, used); err != nil {
 		return nil, err
 	}
 	proto, err = lua.Compile(chunk, file)
 	if err != nil {
 		return nil, compileError(file, err)
 	}
+	proto.IsVarArg &^= lua.VarArgNeedsArg // a table of the file's own arguments, which nothing can name
 	return proto, nil
 }
 

@@ -36,7 +36,7 @@ func usableNames(t *testing.T) []string {
 		if l.call != nil {
 			names = append(names, name)
 		}
-		for _, member := range l.names {
+		for member := range l.members {
 			names = append(names, name+"."+member)
 		}
 	}

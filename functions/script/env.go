@@ -1,6 +1,9 @@
 package script
 
 import (
+	"maps"
+	"slices"
+
 	lua "github.com/yuin/gopher-lua"
 )
 
@@ -10,8 +13,8 @@ type builtin func(r *run, L *lua.LState) int
 // library is what one global name stands for: a table of functions and values, or, with call alone, a function.
 type library struct {
 	call    *lua.LFunction // the global itself, or what calling the table does
-	names   []string       // in order, of members
-	members []*lua.LFunction
+	members map[string]*lua.LFunction
+	names   []string                    // of the members, in order: pairs gives the same order to every run
 	values  func(r *run, t *lua.LTable) // more members, made for each run
 }
 
@@ -48,11 +51,11 @@ func (m *Machine) makeLibraries() libraries {
 }
 
 func (m *Machine) table(libs libraries, name string, functions map[string]builtin, values func(*run, *lua.LTable)) {
-	l := &library{values: values}
+	l := &library{members: map[string]*lua.LFunction{}, values: values}
 	for n, f := range functions {
-		l.names = append(l.names, n)
-		l.members = append(l.members, m.wrap(f))
+		l.members[n] = m.wrap(f)
 	}
+	l.names = slices.Sorted(maps.Keys(functions))
 	libs[name] = l
 }
 
@@ -62,59 +65,69 @@ func (m *Machine) wrap(f builtin) *lua.LFunction {
 	return &lua.LFunction{IsG: true, GFunction: func(L *lua.LState) int { return f(m.now, L) }}
 }
 
-// isTable says whether the global is a table.
-func (l *library) isTable() bool { return l.names != nil }
-
-// installGlobals makes the globals of a run: those whose names occur in the bundle. A name that does not occur cannot be reached, unless
-// _G does, for which all are made.
+// installGlobals makes the globals of a run: those whose names occur in the bundle, with the fields that occur behind them. What does not occur
+// cannot be reached, unless _G does, for which all is made.
 func (r *run) installGlobals() {
-	r.arrays.RawSetString(arrayMark, lua.LTrue)
 	r.L.G.Global.RawSetString(concatName, r.m.help.concat)
-	all := false
-	for _, name := range r.prog.globals {
-		all = all || name == "_G"
-	}
-	if all {
-		for name := range r.m.libs {
-			r.install(name)
-		}
-		r.install("signal")
-		r.L.G.Global.RawSetString("_G", r.L.G.Global)
-	} else {
-		for _, name := range r.prog.globals {
-			r.install(name)
+	for _, g := range r.prog.globals {
+		if g.name == "_G" {
+			r.installAll()
+			return
 		}
 	}
-	r.installStringMethods()
+	for _, g := range r.prog.globals {
+		r.install(g)
+	}
+}
+
+func (r *run) installAll() {
+	for _, name := range slices.Sorted(maps.Keys(r.m.libs)) {
+		r.install(global{name: name, all: true})
+	}
+	r.install(global{name: "signal"})
+	r.install(global{name: "_VERSION"})
+	r.L.G.Global.RawSetString("_G", r.L.G.Global)
 }
 
 // install makes one global, if we have one of that name.
-func (r *run) install(name string) {
-	if name == "signal" {
-		r.L.G.Global.RawSetString(name, r.signalTable())
+func (r *run) install(g global) {
+	var v lua.LValue
+	switch l := r.m.libs[g.name]; {
+	case g.name == "signal":
+		v = r.signalTable()
+	case g.name == "_VERSION":
+		v = lua.LString("Lua 5.1")
+	case l == nil:
 		return
+	case g.name == "string":
+		r.strings, r.stringsPart = r.open(l, g).(*lua.LTable), g.some
+		v = r.strings
+	default:
+		v = r.open(l, g)
 	}
-	if name == "_VERSION" {
-		r.L.G.Global.RawSetString(name, lua.LString("Lua 5.1"))
-		return
-	}
-	l := r.m.libs[name]
-	if l == nil || r.L.G.Global.RawGetString(name) != lua.LNil {
-		return
-	}
-	if !l.isTable() {
-		r.L.G.Global.RawSetString(name, l.call)
-		return
-	}
-	r.L.G.Global.RawSetString(name, r.openLibrary(l))
+	r.L.G.Global.RawSetString(g.name, v)
 }
 
-func (r *run) openLibrary(l *library) *lua.LTable {
-	t := r.L.CreateTable(0, len(l.names))
-	for i, n := range l.names {
-		t.RawSetString(n, l.members[i])
+// open makes what a global stands for.
+func (r *run) open(l *library, g global) lua.LValue {
+	if l.members == nil {
+		return l.call
 	}
-	if l.values != nil {
+	t := r.L.CreateTable(0, len(g.some))
+	values := g.all
+	for _, n := range g.some {
+		if f := l.members[n]; f != nil {
+			t.RawSetString(n, f)
+		} else {
+			values = true
+		}
+	}
+	if g.all {
+		for _, n := range l.names {
+			t.RawSetString(n, l.members[n])
+		}
+	}
+	if values && l.values != nil {
 		l.values(r, t)
 	}
 	if l.call != nil {
@@ -125,20 +138,44 @@ func (r *run) openLibrary(l *library) *lua.LTable {
 	return t
 }
 
-// installStringMethods gives strings their methods, and arithmetic that reads numbers as Lua does. The metatable belongs to the run, and a
-// script sees only a copy of what it holds.
-func (r *run) installStringMethods() {
-	str, ok := r.L.G.Global.RawGetString("string").(*lua.LTable)
-	if !ok {
-		str = r.openLibrary(r.m.libs["string"])
+// stringMetatable gives strings their methods, and arithmetic that reads numbers as Lua does. No script can reach it, so that runs share it.
+func (m *Machine) stringMetatable() *lua.LTable {
+	mt := &lua.LTable{Metatable: lua.LNil}
+	mt.RawSetString("__index", m.wrap(stringMethod))
+	for _, op := range stringArithmetic() {
+		mt.RawSetString(op.event, m.wrap(op.builtin))
 	}
-	mt := r.L.CreateTable(0, 8)
-	mt.RawSetString("__index", str)
-	for event, f := range r.m.help.operators {
-		mt.RawSetString(event, f)
+	return mt
+}
+
+// stringMethod finds a method of strings in the run's own table string.
+func stringMethod(r *run, L *lua.LState) int {
+	L.Push(L.GetTable(r.stringTable(), L.Get(2)))
+	return 1
+}
+
+// stringTable is the run's own table string with all that is in it. Most runs get on without.
+func (r *run) stringTable() *lua.LTable {
+	l := r.m.libs["string"]
+	if r.strings == nil {
+		r.strings = r.L.CreateTable(0, len(l.members))
+	} else if r.stringsPart == nil {
+		return r.strings
 	}
-	front := r.L.CreateTable(0, 1)
-	front.RawSetString("__index", str)
-	mt.RawSetString("__metatable", front)
-	r.L.SetMetatable(lua.LString(""), mt)
+	for _, n := range l.names {
+		if !slices.Contains(r.stringsPart, n) { // what the script can name it may have changed
+			r.strings.RawSetString(n, l.members[n])
+		}
+	}
+	r.stringsPart = nil
+	return r.strings
+}
+
+// stringFront is what a script sees as the metatable of strings.
+func (r *run) stringFront() *lua.LTable {
+	if r.front == nil {
+		r.front = r.L.CreateTable(0, 1)
+		r.front.RawSetString("__index", r.stringTable())
+	}
+	return r.front
 }

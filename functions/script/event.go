@@ -15,14 +15,14 @@ import (
 // eventTable makes the first argument of a function.
 func (r *run) eventTable(L *lua.LState) *lua.LTable {
 	e := r.inv.Event
-	t := L.CreateTable(0, 16)
+	t := L.CreateTable(0, 14)
 	data, params, topic := e.Data, r.inv.Params, e.Topic
 	if e.Type == event.Timer && strings.HasPrefix(e.Subject, signalPrefix) && r.showAgain(L, e.Subject) {
 		data, params, topic = r.shown.Data, r.shown.Params, r.shown.Topic
 	}
 	if data != nil {
 		t.RawSetString("raw", lua.LString(data))
-		if v, err := decodeJSON(L, data, r.arrays); err == nil {
+		if v, err := decodeJSON(L, data, r.arrayMark); err == nil {
 			t.RawSetString("data", v)
 		}
 	}
@@ -59,7 +59,7 @@ func (r *run) ctxTable(L *lua.LState) *lua.LTable {
 	t := L.CreateTable(0, 8)
 	env := lua.LNil
 	if len(r.inv.Env) > 0 {
-		if v, err := decodeJSON(L, r.inv.Env, r.arrays); err == nil {
+		if v, err := decodeJSON(L, r.inv.Env, r.arrayMark); err == nil {
 			env = v
 		}
 	}

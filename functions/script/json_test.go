@@ -12,12 +12,12 @@ import (
 )
 
 // jsonState is a Lua state with the mark of arrays, and nothing else.
-func jsonState(t testing.TB) (*lua.LState, *lua.LTable) {
+func jsonState(t testing.TB) (*lua.LState, func() *lua.LTable) {
 	L := lua.NewState(lua.Options{SkipOpenLibs: true})
 	t.Cleanup(L.Close)
 	mark := L.NewTable()
 	mark.RawSetString(arrayMark, lua.LTrue)
-	return L, mark
+	return L, func() *lua.LTable { return mark }
 }
 
 func TestJSONErrorsNameThePlace(t *testing.T) {

@@ -20,11 +20,11 @@ type jsonReader struct {
 	in     []byte
 	pos    int
 	depth  int
-	arrays *lua.LTable // the mark
+	arrays func() *lua.LTable // the mark
 }
 
 // decodeJSON reads one JSON text; its error says what is wrong and at which byte.
-func decodeJSON(L *lua.LState, in []byte, arrays *lua.LTable) (lua.LValue, error) {
+func decodeJSON(L *lua.LState, in []byte, arrays func() *lua.LTable) (lua.LValue, error) {
 	d := &jsonReader{L: L, in: in, arrays: arrays}
 	d.space()
 	v, err := d.value()
@@ -106,12 +106,15 @@ func (d *jsonReader) word(w string) error {
 	return nil
 }
 
+// fewMembers is how many members an object is expected to have: the library makes room for 32 where nothing is said.
+const fewMembers = 8
+
 func (d *jsonReader) object() (lua.LValue, error) {
-	t := d.L.CreateTable(0, 0)
 	if d.peek() == '}' {
 		d.pos++
-		return t, nil
+		return d.L.CreateTable(0, 0), nil
 	}
+	t := d.L.CreateTable(0, fewMembers)
 	for {
 		if d.peek() != '"' {
 			return nil, d.errorf("expected a name in quotes")
@@ -139,8 +142,8 @@ func (d *jsonReader) object() (lua.LValue, error) {
 }
 
 func (d *jsonReader) array() (lua.LValue, error) {
-	t := d.L.CreateTable(0, 0)
-	t.Metatable = d.arrays
+	t := d.L.CreateTable(0, 1)
+	t.Metatable = d.arrays()
 	n := 0
 	if d.peek() == ']' {
 		d.pos++

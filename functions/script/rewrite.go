@@ -13,16 +13,35 @@ const maxNesting = 1000
 
 // rewriter walks a syntax tree once, before it is compiled, and changes it in place.
 type rewriter struct {
-	file    string
-	depth   int
-	globals map[string]bool // every identifier that occurs; those that are locals do no harm
+	file  string
+	depth int
+	names names
+}
+
+// names are the identifiers that occur in a bundle; those that are locals do no harm. For each there are the fields that follow it, as in
+// state.get: as long as a name occurs in no other way, nothing else of what it names can be reached.
+type names map[string]*fields
+
+// fields are what of a table can be reached.
+type fields struct {
+	all  bool
+	some map[string]bool
+}
+
+func (n names) of(name string) *fields {
+	f := n[name]
+	if f == nil {
+		f = &fields{some: map[string]bool{}}
+		n[name] = f
+	}
+	return f
 }
 
 // tooDeep is what the walk panics with when the nesting has no end.
 type tooDeep struct{ line int }
 
-// rewrite mends the tree of one file and adds the names that it uses to globals.
-func rewrite(file string, chunk []ast.Stmt, globals map[string]bool) (err error) {
+// rewrite mends the tree of one file and adds what it uses to the names.
+func rewrite(file string, chunk []ast.Stmt, used names) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			deep, ok := v.(tooDeep)
@@ -32,7 +51,7 @@ func rewrite(file string, chunk []ast.Stmt, globals map[string]bool) (err error)
 			err = fmt.Errorf("%s:%d: nested more than %d levels deep", file, deep.line, maxNesting)
 		}
 	}()
-	w := &rewriter{file: file, globals: globals}
+	w := &rewriter{file: file, names: used}
 	w.block(chunk)
 	return nil
 }
@@ -121,8 +140,14 @@ func (w *rewriter) parts(e ast.Expr) {
 	case *ast.NumberExpr:
 		e.Value = numeral(e.Value)
 	case *ast.IdentExpr:
-		w.globals[e.Value] = true
+		w.names.of(e.Value).all = true
 	case *ast.AttrGetExpr:
+		if table, ok := e.Object.(*ast.IdentExpr); ok {
+			if field, ok := e.Key.(*ast.StringExpr); ok {
+				w.names.of(table.Value).some[field.Value] = true
+				return
+			}
+		}
 		w.expr(&e.Object)
 		w.expr(&e.Key)
 	case *ast.TableExpr:

@@ -39,14 +39,17 @@ type run struct {
 	ctx  context.Context
 	L    *lua.LState // the main coroutine
 
-	began      time.Time
-	memory     int64 // the limit in force
-	guard      guard
-	random     *rand.Rand
-	modules    map[string]lua.LValue
-	arrays     *lua.LTable // metatable that marks JSON arrays
-	nested     int         // coroutines that wait for the running one
-	coroutines int         // made so far
+	began       time.Time
+	memory      int64 // the limit in force
+	guard       guard
+	random      *rand.Rand
+	modules     map[string]lua.LValue
+	arrays      *lua.LTable // metatable that marks JSON arrays, if there are any
+	strings     *lua.LTable // the table string, if there is one
+	stringsPart []string    // of its members, those it has, if not all
+	front       *lua.LTable // what stands for the metatable of strings
+	nested      int         // coroutines that wait for the running one
+	coroutines  int         // made so far
 
 	out       functions.Outcome
 	effects   int // of effects, their bytes
@@ -129,12 +132,9 @@ func (r *run) protected() (fault *functions.Fault) {
 			fault = panicFault(v)
 		}
 	}()
-	r.L = lua.NewState(lua.Options{SkipOpenLibs: true, CallStackSize: callDepth, MinimizeStackMemory: true,
-		RegistrySize: registryStart, RegistryMaxSize: registryMax, RegistryGrowStep: registryStep})
-	defer r.L.Close()
+	r.L = r.m.takeState()
 	r.L.SetContext(r.ctx)
 	r.random = rand.New(rand.NewPCG(r.inv.Seed, 0x5045524947454521))
-	r.arrays = r.L.CreateTable(0, 0)
 	// The whole of it is one protected call, of a Go function that loads the bundle and calls what it returns.
 	r.L.Push(r.L.NewFunction(r.script))
 	if err := r.L.PCall(0, 0, nil); err != nil {
@@ -142,6 +142,9 @@ func (r *run) protected() (fault *functions.Fault) {
 	}
 	if r.stop != nil {
 		return r.stop
+	}
+	if r.coroutines == 0 {
+		r.m.keepState(r.L)
 	}
 	return nil
 }

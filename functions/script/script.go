@@ -48,9 +48,10 @@ type Machine struct {
 	bundles map[string]*list.Element
 	recent  *list.List // of *program, the last used in front
 
-	running sync.Mutex // held for the length of a Run
-	now     *run       // the run under way
-	idle    int64      // bytes on the heap when nothing runs
+	running sync.Mutex  // held for the length of a Run
+	now     *run        // the run under way
+	spare   *lua.LState // kept from the last run
+	idle    int64       // bytes on the heap when nothing runs
 	libs    libraries
 	help    helpers
 }
@@ -60,8 +61,9 @@ type helpers struct {
 	trampoline *lua.LFunction
 	ipairsStep *lua.LFunction
 	concat     *lua.LFunction
-	operators  map[string]*lua.LFunction // of strings, by event
+	strings    *lua.LTable // metatable of strings, which no script can reach
 	signal     *lua.FunctionProto
+	signalUses []global
 	signalHelp map[string]*lua.LFunction
 }
 
@@ -89,13 +91,10 @@ func (m *Machine) makeHelpers() helpers {
 		trampoline: m.wrap(trampoline),
 		ipairsStep: m.wrap(ipairsStep),
 		concat:     m.wrap(baseConcat),
-		operators:  map[string]*lua.LFunction{},
-		signal:     compileSignal(),
 		signalHelp: map[string]*lua.LFunction{},
 	}
-	for _, op := range stringArithmetic() {
-		h.operators[op.event] = m.wrap(op.builtin)
-	}
+	h.signal, h.signalUses = compileSignal()
+	h.strings = m.stringMetatable()
 	for name, f := range signalHelp() {
 		h.signalHelp[name] = m.wrap(f)
 	}

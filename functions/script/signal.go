@@ -20,24 +20,24 @@ const signalPrefix = "signal.alarm."
 // signalChunk is the library's name in error positions. The brackets say that it is no file of the bundle.
 const signalChunk = "[signal]"
 
-// compileSignal compiles the library. Only a defect of ours can make that fail.
-func compileSignal() *lua.FunctionProto {
-	proto, err := compileFile(signalChunk, signalSource, map[string]bool{})
+// compileSignal compiles the library, and lists the globals it uses. Only a defect of ours can make that fail.
+func compileSignal() (*lua.FunctionProto, []global) {
+	used := names{}
+	proto, err := compileFile(signalChunk, signalSource, used)
 	if err != nil {
 		panic(err)
 	}
-	return proto
+	return proto, used.globals()
 }
 
 // signalTable loads the library for a run, with an environment of its own: the libraries it uses are not those that the script may have changed.
 func (r *run) signalTable() lua.LValue {
 	L := r.L
 	env := L.CreateTable(0, 20)
-	for _, name := range []string{"type", "pairs", "ipairs", "error", "tostring", "tonumber"} {
-		env.RawSetString(name, r.m.libs[name].call)
-	}
-	for _, name := range []string{"state", "timer", "math"} {
-		env.RawSetString(name, r.openLibrary(r.m.libs[name]))
+	for _, g := range r.m.help.signalUses {
+		if l := r.m.libs[g.name]; l != nil {
+			env.RawSetString(g.name, r.open(l, g))
+		}
 	}
 	env.RawSetString(concatName, r.m.help.concat)
 	for name, f := range r.m.help.signalHelp {

@@ -1,0 +1,75 @@
+package script
+
+import (
+	"reflect"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/perigee-iot/perigee/functions"
+)
+
+// loadBoth loads two programs into one Machine, which runs them one after the other.
+func loadBoth(t *testing.T, first, second string) (*Machine, func(digest string) *functions.Outcome) {
+	t.Helper()
+	m := New(Options{})
+	for digest, main := range map[string]string{"first": first, "second": second} {
+		require.Nil(t, m.Load(digest, map[string][]byte{"main.lua": []byte(main)}))
+	}
+	return m, func(digest string) *functions.Outcome {
+		inv := testInvocation()
+		inv.Revision = digest
+		return runLoaded(m, inv, noAnswers)
+	}
+}
+
+func TestStateIsKeptOnlyWhenARunEndsWell(t *testing.T) {
+	for main, kept := range map[string]bool{
+		`return function() return {1, "a"} end`:                                    true,
+		`return function() return pcall(error, "caught") end`:                      true,
+		`return function() error("x") end`:                                         false,
+		`return function() retry("later") end`:                                     false,
+		`return function() while true do end end`:                                  false,
+		`return function() coroutine.wrap(function() coroutine.yield() end)() end`: false,
+		`local function deep(n) if n > 0 then return 1 + deep(n - 1) end return 0 end return function() return deep(900) end`: false,
+		`return function() publish("secret/x", 1) end`: false,
+	} {
+		m, run := loadBoth(t, main, body(`return 1`))
+		run("first")
+		require.Equal(t, kept, m.spare != nil, main)
+		require.Equal(t, "1", string(run("second").Result), main)
+		require.NotNil(t, m.spare)
+	}
+}
+
+// What a run left in registers is gone before the next one begins.
+func TestRegistersAreWiped(t *testing.T) {
+	m, run := loadBoth(t, body(`local a, b, c = "secret", {"secret"}, function() return a end return {a, b, c ~= nil}`), body(`return 1`))
+	require.Nil(t, run("first").Fault)
+	require.NotNil(t, m.spare)
+	registers := reflect.ValueOf(m.spare).Elem().FieldByName("reg").Elem().FieldByName("array")
+	require.Equal(t, registryStart, registers.Len())
+	for i := range registers.Len() {
+		require.True(t, registers.Index(i).IsNil(), "register %d", i)
+	}
+}
+
+func TestFieldsThatAreNotNamedAreNotThere(t *testing.T) {
+	for main, want := range map[string]string{
+		// the methods of strings are those of the table string, whatever of it the bundle names
+		`string.shout = function(s) return s:upper() .. "!" end return ("a"):shout() .. ("b"):rep(2)`: `"A!bb"`,
+		`string.rep = nil return pcall(function() return ("b"):rep(2) end)`:                           `false`,
+		`string.rep = function() return "mine" end return ("b"):rep(2) .. ("C"):lower()`:              `"minec"`,
+		`return getmetatable("").__index == string and string.rep == ("").rep`:                        `true`,
+		`return getmetatable("").__index.format("%d", 1) .. string.format("%d", 2)`:                   `"12"`,
+		`local s = string return s.rep("a", 3)`:                                                       `"aaa"`,
+		`return math.max(1, 2) + math.floor(math.pi)`:                                                 `5`,
+		`local n = 0 for _ in pairs(math) do n = n + 1 end return n > 20 and math.pi > 3`:             `true`,
+		`return (math["max"])(4, 3)`:                                                                  `4`,
+		`local k = "max" return math[k](4, 3)`:                                                        `4`,
+		`return rawget(math, "min")(4, 3)`:                                                            `3`,
+		`log("called") log.info("named") return math.nothing == nil`:                                  `true`,
+	} {
+		require.Equal(t, want, eval(t, main), main)
+	}
+}
