@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/perigee-iot/perigee/internal/units"
 	"github.com/perigee-iot/perigee/sync/receiver"
 	"github.com/perigee-iot/perigee/sync/record"
 )
@@ -45,7 +46,7 @@ func runCloud(c *call) error {
 		return err
 	}
 	s := r.Stats()
-	fmt.Fprintf(c.p.opts.Stderr, "%s, %s, %s, %s missing\n", plural(s.Records, "record"), plural(s.Duplicates, "duplicate"), plural(s.Gaps, "gap"), count(s.Missing))
+	fmt.Fprintf(c.p.opts.Stderr, "%s, %s, %s, %s missing\n", plural(s.Records, "record"), plural(s.Duplicates, "duplicate"), plural(s.Gaps, "gap"), units.Group(s.Missing))
 	for _, g := range s.Clashes {
 		fmt.Fprintf(c.p.opts.Stderr, "two gateways live under the id %s\n", safe(g, 80))
 	}

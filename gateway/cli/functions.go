@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/perigee-iot/perigee/gateway/api"
+	"github.com/perigee-iot/perigee/internal/units"
 )
 
 func functionsCommand() *command {
@@ -111,7 +112,7 @@ func listFunctions(c *call) error {
 	}
 	rows := [][]string{{"NAME", "STATE", "ORIGIN", "REVISION", "RUNS", "FAULTS", "DEAD", "WAITING", "P50", "P99"}}
 	for _, f := range fns {
-		rows = append(rows, []string{f.Name, c.out.state(f.State), f.Origin, short(f.Revision), count(f.Runs), count(total(f.Faults)), count(f.Dead), count(f.Waiting), span(f.P50), span(f.P99)})
+		rows = append(rows, []string{f.Name, c.out.state(f.State), f.Origin, short(f.Revision), units.Group(f.Runs), units.Group(total(f.Faults)), units.Group(f.Dead), units.Group(f.Waiting), span(f.P50), span(f.P99)})
 	}
 	c.out.table(rows)
 	for _, f := range fns {
@@ -188,11 +189,11 @@ func writeFunction(out *printer, f *api.Function) {
 	if len(env) > 0 {
 		row("env", "%s", strings.Join(env, " "))
 	}
-	row("runs", "%s, %s ok, %s waiting", count(f.Runs), count(f.OK), count(f.Waiting))
+	row("runs", "%s, %s ok, %s waiting", units.Group(f.Runs), units.Group(f.OK), units.Group(f.Waiting))
 	if len(f.Faults) > 0 {
 		var faults []string
 		for _, k := range sortedCounts(f.Faults) {
-			faults = append(faults, fmt.Sprintf("%s %s", count(f.Faults[k]), k))
+			faults = append(faults, fmt.Sprintf("%s %s", units.Group(f.Faults[k]), k))
 		}
 		sort.Strings(faults)
 		row("faults", "%s", strings.Join(faults, ", "))

@@ -140,19 +140,6 @@ func safe(s string, limit int) string {
 	return b.String()
 }
 
-// count writes a number with its thousands apart: 120 400.
-func count(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	sign := ""
-	if n < 0 {
-		sign, s = "-", s[1:]
-	}
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + " " + s[i:]
-	}
-	return sign + s
-}
-
 // size writes bytes in the unit that leaves one to four digits.
 func size(n int64) string {
 	if n < 1024 {

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/perigee-iot/perigee/gateway/api"
+	"github.com/perigee-iot/perigee/internal/units"
 )
 
 func statusCommand() *command {
@@ -87,16 +88,16 @@ func writeStatus(out *printer, s *api.Status) {
 		row("broker", "%s, %s%s", b.URL, out.state("not connected"), because(b.LastError))
 	}
 	e := s.Events
-	row("events", "%s received, %s committed, %s, %s", count(e.Received), count(e.Committed), plural(e.Faults, "fault"), plural(e.Duplicates, "duplicate"))
+	row("events", "%s received, %s committed, %s, %s", units.Group(e.Received), units.Group(e.Committed), plural(e.Faults, "fault"), plural(e.Duplicates, "duplicate"))
 	if e.Waiting+e.Inbox+e.Actions > 0 {
-		row("waiting", "%s in memory, %s in the inbox, %s", count(e.Waiting), count(e.Inbox), plural(e.Actions, "action"))
+		row("waiting", "%s in memory, %s in the inbox, %s", units.Group(e.Waiting), units.Group(e.Inbox), plural(e.Actions, "action"))
 	}
 	if e.Dead > 0 {
 		row("dead", "%s: see perigee dead list", out.bad(plural(e.Dead, "letter")))
 	}
 	row("functions", "%s", tally(out, s.Functions))
 	w := s.Workers
-	row("workers", "%d of %d running, %d busy, %s started, %s killed", w.Running, w.Max, w.Busy, count(w.Started), count(w.Killed))
+	row("workers", "%d of %d running, %d busy, %s started, %s killed", w.Running, w.Max, w.Busy, units.Group(w.Started), units.Group(w.Killed))
 	row("store", "%s, %s used, %s free, durability %s", s.Store.Dir, size(s.Store.Bytes), size(s.Store.Free), s.Store.Durability)
 	for _, src := range s.Sources {
 		if !src.Connected {
@@ -107,10 +108,10 @@ func writeStatus(out *printer, s *api.Status) {
 		row("uplink", "%s", uplinkLine(out, u))
 	}
 	for _, l := range sortedCounts(s.Losses) {
-		row("lost", "%s by %s", out.bad(count(s.Losses[l])), l)
+		row("lost", "%s by %s", out.bad(units.Group(s.Losses[l])), l)
 	}
 	for _, l := range sortedCounts(s.Refused) {
-		row("refused", "%s: %s", out.warn(count(s.Refused[l])), l)
+		row("refused", "%s: %s", out.warn(units.Group(s.Refused[l])), l)
 	}
 }
 
@@ -125,7 +126,7 @@ func plural(n int64, what string) string {
 	if n != 1 {
 		what += "s"
 	}
-	return count(n) + " " + what
+	return units.Group(n) + " " + what
 }
 
 func tally(out *printer, states map[string]int) string {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/perigee-iot/perigee/gateway/api"
+	"github.com/perigee-iot/perigee/internal/units"
 )
 
 func syncCommand() *command {
@@ -57,9 +58,9 @@ func uplinkLine(out *printer, u api.UplinkStatus) string {
 	if u.Paused {
 		s += ", " + out.state("paused")
 	}
-	s += fmt.Sprintf(", %s waiting, %s sent", count(u.Waiting), count(u.Sent))
+	s += fmt.Sprintf(", %s waiting, %s sent", units.Group(u.Waiting), units.Group(u.Sent))
 	if u.Resent > 0 {
-		s += fmt.Sprintf(", %s again", count(u.Resent))
+		s += fmt.Sprintf(", %s again", units.Group(u.Resent))
 	}
 	if u.Rate > 0 {
 		s += fmt.Sprintf(", %.3g/s", u.Rate)
@@ -88,7 +89,7 @@ func listStreams(c *call) error {
 	}
 	rows := [][]string{{"NAME", "UPLINK", "PRIORITY", "WAITING", "BYTES", "OLDEST", "NEXT", "ACKED", "DROPPED", "QUARANTINED"}}
 	for _, s := range streams {
-		rows = append(rows, []string{s.Name, s.Uplink, s.Priority, count(s.Waiting), size(s.Bytes), span(s.Oldest), fmt.Sprint(s.Next), fmt.Sprint(s.Acked), lost(c.out, s.Dropped), lost(c.out, s.Quarantined)})
+		rows = append(rows, []string{s.Name, s.Uplink, s.Priority, units.Group(s.Waiting), size(s.Bytes), span(s.Oldest), fmt.Sprint(s.Next), fmt.Sprint(s.Acked), lost(c.out, s.Dropped), lost(c.out, s.Quarantined)})
 	}
 	c.out.table(rows)
 	return nil
@@ -98,5 +99,5 @@ func lost(out *printer, n int64) string {
 	if n == 0 {
 		return "0"
 	}
-	return out.bad(count(n))
+	return out.bad(units.Group(n))
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/perigee-iot/perigee/internal/units"
 )
 
 // frameEvery is the shortest time between two redraws: ten a second.
@@ -68,7 +70,7 @@ func (d *demo) press(key byte) (end bool) {
 		cut, _ := d.wire.state()
 		d.wire.set(!cut)
 		if cut {
-			d.board.tell(you, fmt.Sprintf("you mended the link to the cloud; %s on the way", group(d.ledger.read().Waiting)))
+			d.board.tell(you, fmt.Sprintf("you mended the link to the cloud; %s on the way", units.Group(d.ledger.read().Waiting)))
 		} else {
 			d.board.tell(you, "you cut the link to the cloud; what is for it waits on the gateway's disk")
 		}

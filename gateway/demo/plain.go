@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/perigee-iot/perigee/configs/examples"
+	"github.com/perigee-iot/perigee/internal/units"
 )
 
 // plainLog writes a line with the numbers every second, and one for each event of note, until ctx ends.
@@ -57,7 +58,7 @@ func numbers(m *model) string {
 // writeSummary prints the numbers and what to do next.
 func writeSummary(out io.Writer, st style, c counts, kills int, w *workspace) {
 	row := func(name string, n int64, text string) {
-		fmt.Fprintf(out, "%-10s %10s   %s\n", name, group(n), text)
+		fmt.Fprintf(out, "%-10s %10s   %s\n", name, units.Group(n), text)
 	}
 	fmt.Fprintln(out)
 	row("accepted", c.Accepted, "the gateway answered with a PUBACK")

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/perigee-iot/perigee/gateway/api"
+	"github.com/perigee-iot/perigee/internal/units"
 )
 
 // poller asks the gateway how it is, twice a second and when it is poked, and notices what changed: new revisions of functions,
@@ -194,7 +195,7 @@ func count(n int64, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return units.Group(n) + " " + what + "s"
 }
 
 func functionRows(fns []api.Function) (rows []functionRow) {

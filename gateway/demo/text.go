@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -169,19 +168,6 @@ func (s style) spark(values []float64, n int) string {
 		b.WriteRune(levels[min(max(i, 0), len(levels)-1)])
 	}
 	return b.String()
-}
-
-// group writes a number with separators: 12,345.
-func group(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	sign := ""
-	if n < 0 {
-		sign, s = "-", s[1:]
-	}
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return sign + s
 }
 
 // brief writes a duration with about two digits: 340µs as 0.34 ms, 1m 23s, 2h 5m.

@@ -58,10 +58,6 @@ func TestSpark(t *testing.T) {
 }
 
 func TestNumbersForPeople(t *testing.T) {
-	require.Equal(t, "0", group(0))
-	require.Equal(t, "999", group(999))
-	require.Equal(t, "-1,234", group(-1234))
-	require.Equal(t, "12,345,678", group(12345678))
 	for d, want := range map[time.Duration]string{
 		340 * time.Microsecond: "0.34 ms", 59 * time.Millisecond: "59 ms", 1500 * time.Millisecond: "1.5 s",
 		45 * time.Second: "45 s", 83 * time.Second: "1m 23s", 7500 * time.Second: "2h 5m", -1: "-",
@@ -72,5 +68,5 @@ func TestNumbersForPeople(t *testing.T) {
 	require.Equal(t, "100", ratio(5, 5))
 	require.Equal(t, "99.9", ratio(99999, 100000), "not everything is not 100 %")
 	require.Equal(t, "1 repeat", count(1, "repeat"))
-	require.Equal(t, "2 repeats", count(2, "repeat"))
+	require.Equal(t, "18 000 repeats", count(18000, "repeat"))
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/perigee-iot/perigee/internal/units"
 )
 
 // frame draws the model on a screen of that many columns and rows: exactly rows lines, none of them wider than the screen.
@@ -123,7 +125,7 @@ func (p *painter) proofLines(width int) []string {
 	c := p.m.Proof
 	repeats := ""
 	if c.Repeats > 0 {
-		repeats = group(c.Repeats) + " repeated"
+		repeats = units.Group(c.Repeats) + " repeated"
 	}
 	rows := []struct {
 		name, note string
@@ -139,10 +141,10 @@ func (p *painter) proofLines(width int) []string {
 	out := []string{p.st.paint(p.st.fit(" PROOF, counted at the receivers", width), bold)}
 	for _, r := range rows {
 		if width < 26 {
-			out = append(out, p.st.fit(fmt.Sprintf(" %s %s", r.name, group(r.n)), width))
+			out = append(out, p.st.fit(fmt.Sprintf(" %s %s", r.name, units.Group(r.n)), width))
 			continue
 		}
-		number := p.st.right(group(r.n), 8)
+		number := p.st.right(units.Group(r.n), 8)
 		note := p.st.fit(p.st.clean(" "+r.note), width-24)
 		out = append(out, p.st.fit(" "+r.name, 16)+p.st.paint(number, bold, r.colour)+p.st.paint(note, dim))
 	}
@@ -167,7 +169,7 @@ func (p *painter) link() string {
 	case !l.Up:
 		head, colour = " CLOUD  connecting", yellow
 	}
-	text := fmt.Sprintf("   %s   %s sent", waits(l.Waiting), group(l.Sent))
+	text := fmt.Sprintf("   %s   %s sent", waits(l.Waiting), units.Group(l.Sent))
 	if l.Rate >= 0.5 {
 		text += fmt.Sprintf("   %.0f/s", l.Rate)
 	}
@@ -188,7 +190,7 @@ func waits(n int64) string {
 	if n == 1 {
 		return "1 record waits"
 	}
-	return group(n) + " records wait"
+	return units.Group(n) + " records wait"
 }
 
 func drains(d time.Duration) string {
@@ -202,7 +204,7 @@ func (p *painter) functions() []string {
 	out := []string{p.line(fmt.Sprintf(" %-12s%8s%6s%9s%9s  %s", "FUNCTIONS", "runs", "ok %", "p99", "CPU/run", "what it does, or its last fault"), bold)}
 	for _, f := range p.m.Functions {
 		name := p.st.fit(p.st.clean(f.Name), 12)
-		text := fmt.Sprintf(" %s%8s%6s%9s%9s  ", name, group(f.Runs), ratio(f.OK, f.Runs), timing(f.P99, f.Runs), timing(f.CPU, f.Runs))
+		text := fmt.Sprintf(" %s%8s%6s%9s%9s  ", name, units.Group(f.Runs), ratio(f.OK, f.Runs), timing(f.P99, f.Runs), timing(f.CPU, f.Runs))
 		remark := f.Remark
 		if f.State != "active" {
 			remark = f.State + ": " + remark

@@ -126,3 +126,16 @@ func unquote(data []byte) []byte {
 	}
 	return data
 }
+
+// Group writes a number for people, its thousands apart: 18 000.
+func Group(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	first := 0
+	if n < 0 {
+		first = 1
+	}
+	for i := len(s) - 3; i > first; i -= 3 {
+		s = s[:i] + " " + s[i:]
+	}
+	return s
+}

@@ -1,6 +1,6 @@
 // Package units reads and writes the durations and sizes of configuration files: "10s", "1h30m", "30d", "64MiB",
 // "1.5GB". A value is written back in the shortest form that is exact, so that what a person reads is what a person
-// would have written.
+// would have written. It also groups numbers for people: 18 000.
 //
 // Both types are numbers of the base unit (nanoseconds, bytes) and convert with time.Duration(d) and int64(s).
 package units

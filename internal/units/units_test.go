@@ -135,3 +135,10 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestGroup(t *testing.T) {
+	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1 000", 18000: "18 000", 1234567: "1 234 567", -100: "-100", -1000: "-1 000",
+		math.MaxInt64: "9 223 372 036 854 775 807", math.MinInt64: "-9 223 372 036 854 775 808"} {
+		require.Equal(t, want, Group(n))
+	}
+}
