@@ -419,3 +419,32 @@ func TestNoUpdateBeginsBeforeAllHaveHeardOfADrop(t *testing.T) {
 	require.Equal(t, drops, s.Drops())
 	require.NoError(t, s.Flush(context.Background()))
 }
+
+// What is kept in memory beside the keys changes with the update, and not at all if that is refused.
+func TestOnJoinComesBetweenTheUpdateAndItsFate(t *testing.T) {
+	s, f := openFaulty(t, t.TempDir(), small())
+	var said []string
+	try := func(fail error, size int) error {
+		said = nil
+		return s.Update(func(tx Tx) error {
+			tx.Put(key("a"), make([]byte, size))
+			tx.OnDurable(func() { said = append(said, "durable") })
+			tx.OnFail(func(error) { said = append(said, "failed") })
+			tx.OnJoin(func() { said = append(said, "joined") })
+			return fail
+		})
+	}
+	require.NoError(t, try(nil, 1))
+	require.NoError(t, s.Flush(context.Background()))
+	require.Equal(t, []string{"joined", "durable"}, said)
+
+	require.Error(t, try(errors.New("no"), 1))
+	require.Empty(t, said)
+	require.ErrorIs(t, try(nil, groupBytes+1), ErrTooBig)
+	require.Empty(t, said)
+
+	f.set(func() { f.commitErr = errors.New("boom") })
+	require.NoError(t, try(nil, 1))
+	require.ErrorIs(t, s.Flush(context.Background()), ErrDropped)
+	require.Equal(t, []string{"joined", "failed"}, said)
+}

@@ -103,6 +103,10 @@ type Tx interface {
 	Delete(key []byte)
 	// Urgent says that somebody waits for this update: its group does not linger.
 	Urgent()
+	// OnJoin registers what happens when the update has joined its group, before another update begins or the group is
+	// written: for what is kept in memory beside the keys, and must not be there if the update is refused. It must not
+	// call the store.
+	OnJoin(fn func())
 	// OnDurable registers what happens once the group is durable. All of a group's functions are called from one
 	// goroutine, in the order in which they were registered; they must not block and not call Update.
 	OnDurable(fn func())

@@ -13,6 +13,7 @@ type txn struct {
 	reader
 	staged    overlay
 	urgent    bool
+	onJoin    []func()
 	onDurable []func()
 	onFail    []func(error)
 	err       error // of a write that can never be committed
@@ -21,6 +22,7 @@ type txn struct {
 func (t *txn) Put(key, value []byte)    { t.put(key, value, false) }
 func (t *txn) PutNew(key, value []byte) { t.put(key, value, true) }
 func (t *txn) Urgent()                  { t.urgent = true }
+func (t *txn) OnJoin(fn func())         { t.onJoin = append(t.onJoin, fn) }
 func (t *txn) OnDurable(fn func())      { t.onDurable = append(t.onDurable, fn) }
 func (t *txn) OnFail(fn func(err error)) {
 	t.onFail = append(t.onFail, fn)
@@ -57,7 +59,7 @@ func (t *txn) check(key []byte) bool {
 
 // Update runs fn, one at a time, and lets its writes join the open group. It returns fn's error, or one that wraps
 // ErrFull, ErrTooBig, ErrDropped, ErrBroken or ErrClosed; then nothing was written and none of the functions given to
-// OnDurable and OnFail is ever called. Without an error exactly one kind of them is. It waits while the group before is being
+// OnJoin, OnDurable and OnFail is ever called. Without an error the first are, and exactly one kind of the others. It waits while the group before is being
 // written and the open one is full. fn must not call Update, Flush or Close.
 func (s *Store) Update(fn func(tx Tx) error) error {
 	urgent, err := s.update(fn)
@@ -123,6 +125,9 @@ func (s *Store) join(t *txn, drops int64) error {
 	g.updates++
 	g.onDurable = append(g.onDurable, t.onDurable...)
 	g.onFail = append(g.onFail, t.onFail...)
+	for _, fn := range t.onJoin {
+		fn()
+	}
 	s.stats.Updates++
 	s.stats.BytesWritten += t.staged.size.bytes
 	if first {
