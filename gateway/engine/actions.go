@@ -426,7 +426,7 @@ func (t *target) finish(a *action) {
 	t.mu.Unlock()
 	e.counts.actionsDone.Add(1)
 	if len(jobs) > 0 && err == nil {
-		e.start(jobs, false)
+		e.start(jobs)
 	} else if was == e.opt.MaxJournal {
 		e.wakeAll()
 	}

@@ -17,8 +17,9 @@ import (
 // errConflict: a shared value changed since the invocation read it. The event runs again, and that is no attempt.
 var errConflict = errors.New("what it read has changed meanwhile")
 
-// errDropped: the entry of the job was lost with a group of the store, and who made it makes it again.
-var errDropped = errors.New("its entry was dropped")
+// errDropped: the job has no entry any more. It was lost with a group of the store, and who made it makes it again; or another
+// job of the same event, loaded from it, has taken it out.
+var errDropped = errors.New("its entry is gone")
 
 // errStale: a group was dropped since the invocation began, which may have read from it.
 var errStale = errors.New("it may have read what was dropped")
@@ -52,20 +53,9 @@ func (e *Engine) settle(j *job, o *functions.Outcome) {
 	v := e.judge(j, o)
 	e.logs.outcome(f, j, o)
 	e.mu.Lock()
-	l := j.lane
-	// A group was dropped that this one may have read from, or that may have had the one before it.
-	stale := j.gen != l.gen || l.pending > 0 && l.drops != j.drops
-	if !stale {
-		l.pending++
-		l.drops = j.drops
-	}
+	j.lane.pending++
 	e.mu.Unlock()
-	if stale {
-		e.uncommitted(j, errStale)
-		return
-	}
-	err := e.commit(j, o, &v)
-	if err != nil {
+	if err := e.commit(j, o, &v); err != nil {
 		e.uncommitted(j, err)
 		return
 	}
@@ -83,6 +73,7 @@ func (e *Engine) settle(j *job, o *functions.Outcome) {
 		f.count(j)
 		e.requeue(j)
 		e.retryFirst(j)
+		e.holdAgain(j) // if its group has been dropped already
 	} else {
 		f.uncount(j)
 	}
@@ -139,8 +130,14 @@ func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict) error {
 		if j.dropped.Load() {
 			return errDropped
 		}
-		if e.st.Drops() != j.drops {
+		if e.st.Drops() != j.drops || j.gen != j.lane.gen.Load() {
 			return errStale
+		}
+		stored := j.stored.Load()
+		if stored {
+			if err := owns(tx, j); err != nil {
+				return err
+			}
 		}
 		if err := e.conflict(tx, j, o); err != nil {
 			return err
@@ -157,19 +154,20 @@ func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict) error {
 				return err
 			}
 		}
-		if v.what != "retry" && j.stored.Load() {
+		if v.what != "retry" && stored {
 			tx.Delete(inboxKey(f.Name, j.order))
 		}
-		stored := j.stored.Load()
 		if !stored {
 			e.marks.put(tx, j)
 			f.deduped.put(tx, j, e.clock.Now())
 		}
-		if v.what == "retry" {
-			j.stored.Store(true)
-		} else {
-			j.done.Store(true)
-		}
+		tx.OnJoin(func() {
+			if v.what == "retry" {
+				j.stored.Store(true)
+			} else {
+				j.done.Store(true)
+			}
+		})
 		if j.waiter != nil || (len(acts) > 0 && !reflex) {
 			tx.Urgent()
 		}
@@ -178,22 +176,23 @@ func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict) error {
 			if !stored {
 				j.stored.Store(false) // else it is, unless the entry was in a group that was dropped, too
 			}
-			if v.what != "retry" { // that one waits for its next attempt already
-				e.redo(j)
-			}
-			e.unpend(j)
+			e.lost(j, v)
 		})
 		tx.OnDurable(func() {
 			if !reflex {
 				e.carryOut(acts)
 			}
 			e.durable(j, stored, children)
+			if j.waiter != nil && v.what != "retry" {
+				j.waiter(&outcomeReport{event: j.ev.ID, verdict: *v, outcome: o})
+			}
 		})
 		return nil
 	})
 	if err != nil {
-		j.done.Store(false)
+		e.mu.Lock()
 		e.unpend(j)
+		e.mu.Unlock()
 		return err
 	}
 	if reflex {
@@ -215,22 +214,34 @@ func (e *Engine) durable(j *job, stored bool, children []*child) {
 			jobs = append(jobs, c.job)
 		}
 	}
+	e.mu.Lock()
 	e.unpend(j)
+	for _, c := range jobs {
+		c.fn.count(c)
+	}
+	e.mu.Unlock()
 	if len(jobs) > 0 {
-		e.mu.Lock()
-		for _, c := range jobs {
-			c.fn.count(c)
-		}
-		e.mu.Unlock()
-		e.wheel.add(0, func() { e.start(jobs, false) }) // not here: the store's committer must not wait for itself
+		e.wheel.add(0, func() { e.start(jobs) }) // not here: the store's committer must not wait for itself
 	}
 }
 
-func (e *Engine) unpend(j *job) {
+// lost is called when the group with a job's outcome was dropped. What was dispatched after it in its lane is stale.
+func (e *Engine) lost(j *job, v *verdict) {
 	e.mu.Lock()
+	defer e.mu.Unlock()
+	if v.what == "retry" { // it waits for its next attempt already, and its source waits with it
+		e.holdAgain(j)
+	} else {
+		j.lane.gen.Add(1)
+		e.redo(j)
+	}
+	e.unpend(j)
+}
+
+// unpend counts an outcome off: it is durable, or came to nothing. The caller holds mu.
+func (e *Engine) unpend(j *job) {
 	j.lane.pending--
 	e.dropLane(j.lane)
-	e.mu.Unlock()
 }
 
 // conflict compares the versions of the shared values that were sent to an invocation with those of now. A fault from
@@ -308,11 +319,8 @@ func (e *Engine) uncommitted(j *job, err error) {
 	case errors.Is(err, store.ErrTooBig):
 		e.finishFault(j, bad("its effects are too much for one transaction of the store: return fewer or smaller ones"))
 	case errors.Is(err, store.ErrFull), errors.Is(err, store.ErrDropped), errors.Is(err, errStale):
-		j.attempt.Add(-1)
 		e.mu.Lock()
-		j.lane.redo = append(j.lane.redo, j)
-		j.active = false
-		e.wheel.add(e.clock.Now()+redoAfter, func() { e.redoLane(j.lane) })
+		e.redo(j)
 		e.finished(j)
 		e.mu.Unlock()
 	case !errors.Is(err, store.ErrClosed) && !errors.Is(err, store.ErrBroken) && !errors.Is(err, errDropped):
@@ -355,9 +363,6 @@ func (e *Engine) report(j *job, o *functions.Outcome, v verdict) {
 	if v.fault != nil {
 		e.counts.faults.Add(1)
 		e.reportFault(j, v)
-	}
-	if j.waiter != nil && v.what != "retry" {
-		j.waiter(&outcomeReport{event: j.ev.ID, verdict: v, outcome: o})
 	}
 }
 

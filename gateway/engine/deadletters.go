@@ -231,7 +231,7 @@ func (e *Engine) Replay(id string, data []byte) error {
 	if err := e.removeDead(d.Function, order, id, j); err != nil {
 		return err
 	}
-	e.start([]*job{j}, false)
+	e.start([]*job{j})
 	return nil
 }
 

@@ -116,7 +116,7 @@ type job struct {
 	held     *heldNode     // in Engine.held, while only in memory
 	dedupe   string        // the value that tells it from others, "" if none does
 	failed   string        // the fault of the last attempt, one line
-	gen      int           // of its lane when it was dispatched
+	gen      int64         // of its lane when it was dispatched
 	conflict int           // how often it had to run again since what it read had changed
 	waiter   func(*outcomeReport)
 
@@ -127,8 +127,8 @@ type job struct {
 	dropped atomic.Bool               // its entry was lost with a group, and who made it will make it again
 	counted bool                      // in its function's share of the inbox; guarded by Engine.mu
 	active  bool                      // taken out of its lane to run; guarded by Engine.mu
-	stored  atomic.Bool               // has an inbox entry; set under the store's writer lock
-	done    atomic.Bool               // has an outcome; set under the store's writer lock
+	stored  atomic.Bool               // has an inbox entry; changes with the update that makes or drops it
+	done    atomic.Bool               // has an outcome; likewise
 }
 
 // lane is the events of one key of one function, in order. While its first event runs or waits for a retry, the others
@@ -141,10 +141,9 @@ type lane struct {
 	busy    int
 	queued  bool // in fn.ready
 	retry   *entry
-	gen     int    // rises when outcomes were lost with a group of the store
-	redo    []*job // those; they go back to the queue together
-	pending int    // outcomes that are not durable yet
-	drops   int64  // of the store, when the last of them was begun
+	gen     atomic.Int64 // rises when an outcome was lost with a group of the store: what was dispatched before is stale
+	redo    []*job       // those whose outcomes were lost or refused; while there are any, nothing is dispatched
+	pending int          // outcomes that are being made, or are not durable yet
 }
 
 // function is one active, paused or blocked function.
@@ -232,20 +231,28 @@ func (e *Engine) enqueue(j *job) {
 	e.offerLane(l)
 }
 
+// mayRun says whether a lane's first job may run now. If that is only a matter of time, it is offered again then. The
+// caller holds mu.
+func (e *Engine) mayRun(l *lane) bool {
+	f := l.fn
+	if len(l.queue) == 0 || len(l.redo) > 0 || (l.running != nil && !f.parallel) {
+		return false
+	}
+	if f.State != Active || l.retry != nil {
+		return false
+	}
+	if first := l.queue[0]; first.due > 0 && !f.parallel && first.due > e.clock.Now() {
+		l.retry = e.wheel.add(first.due, func() { e.wakeLane(l) })
+		return false
+	}
+	return true
+}
+
 // offerLane lists a lane as ready if its first job could run. The caller holds mu.
 func (e *Engine) offerLane(l *lane) {
 	f := l.fn
-	if l.queued || len(l.queue) == 0 || len(l.redo) > 0 || (l.running != nil && !f.parallel) {
+	if l.queued || !e.mayRun(l) {
 		return
-	}
-	if f.State != Active || l.retry != nil {
-		return
-	}
-	if first := l.queue[0]; first.due > 0 && !f.parallel {
-		if now := e.clock.Now(); first.due > now {
-			l.retry = e.wheel.add(first.due, func() { e.wakeLane(l) })
-			return
-		}
 	}
 	l.queued = true
 	f.ready = append(f.ready, l)
@@ -331,8 +338,8 @@ func (e *Engine) nextOf(f *function) *job {
 			continue
 		}
 		l.queued = false
-		if len(l.queue) == 0 {
-			continue
+		if !e.mayRun(l) {
+			continue // since it was listed, an outcome before its first job was lost, or an earlier job came back
 		}
 		j := l.queue[0]
 		l.queue[0] = nil
@@ -343,7 +350,7 @@ func (e *Engine) nextOf(f *function) *job {
 		if !f.parallel {
 			l.running = j
 		}
-		j.gen, j.active, j.dep = l.gen, true, f.dep
+		j.gen, j.active, j.dep = l.gen.Load(), true, f.dep
 		e.offerLane(l) // a parallel lane may run on
 		return j
 	}
@@ -353,18 +360,15 @@ func (e *Engine) nextOf(f *function) *job {
 // submit builds the invocation and hands it to the pool.
 func (e *Engine) submit(j *job) {
 	f := j.fn
+	var err error
 	if j.dropped.Load() {
-		e.mu.Lock()
-		f.uncount(j)
-		e.finished(j)
-		e.mu.Unlock()
-		return
+		err = errDropped
+	} else if j.ev == nil {
+		err = e.loadJob(j)
 	}
-	if j.ev == nil {
-		if err := e.loadJob(j); err != nil {
-			e.lostEntry(j, err)
-			return
-		}
+	if err != nil {
+		e.lostEntry(j, err)
+		return
 	}
 	dep := j.dep
 	attempt := int(j.attempt.Add(1))
@@ -497,25 +501,22 @@ func (e *Engine) again(j *job) {
 	e.pump()
 }
 
-// redo is called when the group with a job's outcome was dropped: its lane runs again from there, after a pause.
+// redo is called when the outcome of a job was refused, or lost with its group. That was no attempt. Its lane is rewound to there
+// after a pause: nothing is dispatched until what runs has ended, and then the job and all that came back with it stand in
+// the queue in their order. The caller holds mu.
 func (e *Engine) redo(j *job) {
-	e.mu.Lock()
+	j.attempt.Add(-1)
 	l := j.lane
 	if len(l.redo) == 0 {
-		l.gen++
-		e.wheel.add(e.clock.Now()+redoAfter, func() { e.redoLane(l) })
+		e.wheel.add(e.clock.Now()+e.opt.RedoAfter, func() { e.redoLane(l) })
 	}
 	l.redo = append(l.redo, j)
-	e.mu.Unlock()
 }
-
-// redoAfter is the pause after a group was dropped: the disk is full, most likely.
-const redoAfter = time.Second
 
 func (e *Engine) redoLane(l *lane) {
 	e.mu.Lock()
 	if l.busy > 0 || l.pending > 0 { // those may be dropped, too, and come before these
-		e.wheel.add(e.clock.Now()+redoAfter, func() { e.redoLane(l) })
+		e.wheel.add(e.clock.Now()+e.opt.RedoAfter, func() { e.redoLane(l) })
 		e.mu.Unlock()
 		return
 	}
@@ -523,7 +524,11 @@ func (e *Engine) redoLane(l *lane) {
 	l.redo = nil
 	l.fn.waiting += len(jobs)
 	for _, j := range jobs {
+		j.inv, j.reads, j.active = nil, nil, false
 		e.holdAgain(j)
+		if j.stored.Load() {
+			l.fn.count(j)
+		}
 	}
 	l.queue = append(jobs, l.queue...)
 	sort.SliceStable(l.queue, func(a, b int) bool { return l.queue[a].order < l.queue[b].order })

@@ -61,6 +61,7 @@ type Options struct {
 	MaxPayload  int           // bytes of an event's data; 256 KiB
 	MaxMemory   int64         // bytes of events that wait without an inbox entry; 8 MiB
 	SpillAfter  time.Duration // how long an acknowledgement is held before the event goes to the inbox; 250 ms
+	RedoAfter   time.Duration // the pause before what a full or failing disk refused or lost runs again; 1 s
 	Concurrency int           // invocations at once of a function that is slow or new; 1
 	MaxChain    int           // functions that may follow from one another; 16
 	MaxJournal  int           // actions waiting for one target, beyond which its functions wait; 1000
@@ -88,6 +89,9 @@ func (o *Options) defaults() {
 	}
 	if o.SpillAfter == 0 {
 		o.SpillAfter = 250 * time.Millisecond
+	}
+	if o.RedoAfter == 0 {
+		o.RedoAfter = time.Second
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -30,10 +29,6 @@ const (
 	comingYAML = "name: coming\ntriggers: [{mqtt: in/+}]\nkey: \"{topic}\"\nretry: {first: 10ms, max: 20ms, overtake: true}\n"
 	heirYAML   = "name: heir\ntriggers: [{function: tally}]\nkey: data.key\n"
 )
-
-// dropping is off in ordinary runs: after many dropped groups each event is still in state once, but one of a key can
-// overtake the one before it.
-var dropping = flag.Bool("dropping", false, "drop groups of the store in TestHammer")
 
 // numbered is what the sources send, and what tally returns.
 type numbered struct {
@@ -64,32 +59,33 @@ func inOrder(n int, ask func(functions.Read) functions.ReadAnswer) *functions.Ou
 // hammer is what goes on at once.
 type hammer struct {
 	*rig
-	healed atomic.Bool // frail does not fail any more
-	calm   atomic.Bool // no group is dropped any more
+	healed atomic.Bool  // frail does not fail any more
+	every  atomic.Int64 // n: each n-th group is dropped; 0: none
+	groups atomic.Int64
 	drops  atomic.Int64
 	ctx    context.Context
 	wg     sync.WaitGroup
 }
 
-func newHammer(t *testing.T) *hammer {
+func newHammer(t *testing.T, d store.Durability) *hammer {
 	h := &hammer{}
 	log := slog.New(slog.DiscardHandler)
 	fault := func() error {
-		if h.calm.Load() || rand.IntN(20) != 0 {
+		if n := h.every.Load(); n == 0 || h.groups.Add(1)%n != 0 {
 			return nil
 		}
 		h.drops.Add(1)
 		return errors.New("as if the disk had failed")
 	}
-	st, err := store.Open(t.TempDir(), store.Options{Durability: store.Crash, Linger: time.Millisecond, Profile: "small", MinFree: 1, Log: log, Fault: fault})
+	st, err := store.Open(t.TempDir(), store.Options{Durability: d, Linger: time.Millisecond, Profile: "small", MinFree: 1, Log: log, Fault: fault})
 	require.NoError(t, err)
 	r := &rig{t: t, st: st, broker: &fakeBroker{inProcess: true}}
-	h.calm.Store(true)
 	r.box, err = outbox.Open(st, outbox.Options{Gateway: "gw", Log: log})
 	require.NoError(t, err)
 	clock, err := OpenClock(st, log)
 	require.NoError(t, err)
-	r.e, err = New(Options{Gateway: "gw", Store: st, Clock: clock, Outbox: r.box, Broker: r.broker, Log: log, SpillAfter: 5 * time.Millisecond, Concurrency: 4})
+	r.e, err = New(Options{Gateway: "gw", Store: st, Clock: clock, Outbox: r.box, Broker: r.broker, Log: log, SpillAfter: 5 * time.Millisecond, RedoAfter: 5 * time.Millisecond,
+		Concurrency: 4, MaxDead: 1 << 20})
 	require.NoError(t, err)
 	r.pool = &fakePool{size: 8, onRoom: r.e.Pump, bodies: map[string]body{}}
 	r.e.Use(r.pool)
@@ -158,7 +154,21 @@ func (h *hammer) replayAll(fn string) {
 // Everything at once: events, faults and retries, results that lead on, pauses, new revisions, a function that comes and goes,
 // replays, and groups of the store that are dropped. In the end every event is in state once, in order, and acknowledged.
 func TestHammer(t *testing.T) {
-	h := newHammer(t)
+	for name, c := range map[string]struct {
+		durability store.Durability
+		every      int64
+	}{
+		"no group is dropped":         {store.Crash, 0},
+		"groups are dropped":          {store.Crash, 7},
+		"groups are dropped in power": {store.Power, 5},
+		"many groups are dropped":     {store.Crash, 3},
+	} {
+		t.Run(name, func(t *testing.T) { runHammer(t, c.durability, c.every) })
+	}
+}
+
+func runHammer(t *testing.T, d store.Durability, every int64) {
+	h := newHammer(t, d)
 	fault := func(inv *functions.Invocation, one int, n int) bool { return inv.Attempt == 1 && n%one == 0 }
 	number := func(inv *functions.Invocation) (v numbered) {
 		_ = json.Unmarshal(inv.Event.Data, &v)
@@ -205,7 +215,7 @@ func TestHammer(t *testing.T) {
 		h.deploy(yaml)
 	}
 	h.start()
-	h.calm.Store(!*dropping)
+	h.every.Store(every)
 
 	const keys, each = 6, 300
 	ctx, cancel := context.WithCancel(context.Background())
@@ -240,11 +250,12 @@ func TestHammer(t *testing.T) {
 	cancel()
 	h.wg.Wait()
 	h.healed.Store(true)
-	h.calm.Store(true)
+	h.every.Store(0)
 	h.wait("nothing to be left", func() bool {
 		h.replayAll("frail")
+		h.replayAll("coming")
 		c := h.e.Counts()
-		return c.Waiting == 0 && c.Inbox == 0 && c.Actions == 0 && !h.deadOf("frail")
+		return c.Waiting == 0 && c.Inbox == 0 && c.Actions == 0 && !h.deadOf("frail") && !h.deadOf("coming")
 	})
 	t.Logf("%d events, %d groups dropped, counts %+v", keys*each, h.drops.Load(), h.e.Counts())
 	for k := range keys {
@@ -258,7 +269,11 @@ func TestHammer(t *testing.T) {
 			require.Empty(t, h.state(fn, at, "bad"), "%s of %s: out of order, twice or lost; count %s", fn, key, h.state(fn, at, "count"))
 			require.Equal(t, fmt.Sprint(each), h.state(fn, at, "count"))
 		}
-		require.Empty(t, h.state("coming", "in/"+key, "bad"), "twice")
+		for n := range each {
+			if h.state("coming", "in/"+key, fmt.Sprint(n+1)) != "" {
+				require.Equal(t, "1", h.state("coming", "in/"+key, fmt.Sprint(n+1)), "coming, event %d of %s; twice: %s", n+1, key, h.state("coming", "in/"+key, "bad"))
+			}
+		}
 	}
 	require.Equal(t, fmt.Sprint(keys*each), h.shared("frail", "count"))
 	require.Empty(t, h.e.Counts().Losses)

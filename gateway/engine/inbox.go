@@ -67,8 +67,21 @@ func decodeJob(j *job, entry []byte) error {
 		return err
 	}
 	ev.Data = append([]byte(nil), ev.Data...)
-	j.ev, j.size = ev, len(entry)
+	j.ev = ev
+	if j.size == 0 { // else it stays what it was counted with
+		j.size = len(entry)
+	}
 	return r.Done()
+}
+
+// owns says that a job that was stored still has its entry: who takes that out has the right to the event's outcome. It returns
+// errDropped if another has.
+func owns(tx store.Tx, j *job) error {
+	_, ok, err := tx.Get(inboxKey(j.fn.Name, j.order))
+	if err == nil && !ok {
+		err = errDropped
+	}
+	return err
 }
 
 // storeJobs gives jobs their inbox entries. more, if not nil, joins the same update. The sources are settled for these
@@ -83,7 +96,11 @@ func (e *Engine) storeJobs(jobs []*job, more func(tx store.Tx) error) error {
 	err := e.st.Update(func(tx store.Tx) error {
 		for _, o := range out {
 			tx.Delete(inboxKey(o.fn.Name, o.order))
-			o.done.Store(true)
+			tx.OnJoin(func() { o.done.Store(true) })
+			tx.OnDurable(func() {
+				e.losses.add("inbox full", 1)
+				o.life.outcome(o.fn, "dropped", "the function's share of the inbox is full")
+			})
 		}
 		if len(out) > 0 {
 			tx.OnFail(func(error) { e.takeBack(out) })
@@ -98,23 +115,15 @@ func (e *Engine) storeJobs(jobs []*job, more func(tx store.Tx) error) error {
 	})
 	e.mu.Lock()
 	for _, j := range jobs {
-		if err != nil {
-			j.stored.Store(false)
-		}
-		if err != nil || j.done.Load() {
+		if err != nil && !j.stored.Load() || j.done.Load() {
 			j.fn.uncount(j)
 		}
 	}
 	e.mu.Unlock()
 	if err != nil {
 		e.takeBack(out)
-		return err
 	}
-	for _, o := range out {
-		e.losses.add("inbox full", 1)
-		o.life.outcome(o.fn, "dropped", "the function's share of the inbox is full")
-	}
-	return nil
+	return err
 }
 
 // putEntry writes the inbox entry of a job that has no outcome yet, in an update.
@@ -125,7 +134,7 @@ func (e *Engine) putEntry(tx store.Tx, j *job) {
 	tx.PutNew(inboxKey(j.fn.Name, j.order), encodeJob(j))
 	e.marks.put(tx, j)
 	j.fn.deduped.put(tx, j, e.clock.Now())
-	j.stored.Store(true)
+	tx.OnJoin(func() { j.stored.Store(true) })
 	tx.OnDurable(func() {
 		j.from.settled()
 		j.life.accept()
@@ -143,7 +152,7 @@ func (e *Engine) putEntry(tx store.Tx, j *job) {
 	})
 }
 
-// holdAgain lists a job whose entry was dropped with its group: its source still waits. The caller holds mu.
+// holdAgain lists a job that is in memory only if its source waits for it. The caller holds mu.
 func (e *Engine) holdAgain(j *job) {
 	if j.from != nil && j.held == nil && !j.stored.Load() && !j.done.Load() && !j.dropped.Load() {
 		e.hold(j)
@@ -324,7 +333,7 @@ func (e *Engine) spill(jobs []*job) {
 	}
 }
 
-// loadJob reads a waiting job's event back before it runs.
+// loadJob reads a waiting job's event back before it runs. It returns errDropped if the job has no entry any more.
 func (e *Engine) loadJob(j *job) error {
 	return e.st.View(func(r store.Reader) error {
 		v, ok, err := r.Get(inboxKey(j.fn.Name, j.order))
@@ -332,20 +341,22 @@ func (e *Engine) loadJob(j *job) error {
 			return err
 		}
 		if !ok {
-			return errors.New("the entry is not there")
+			return errDropped
 		}
 		return decodeJob(j, v)
 	})
 }
 
-// lostEntry gives up a job whose entry cannot be read: it is counted as a loss, and its key goes on.
+// lostEntry gives up a job whose entry cannot be read, which is counted as a loss, or is gone. Its key goes on.
 func (e *Engine) lostEntry(j *job, err error) {
-	e.log.Error("an event in the inbox cannot be read and is lost", "function", j.fn.Name, "order", j.order, "error", err)
-	e.losses.add("damaged", 1)
-	_ = e.st.Update(func(tx store.Tx) error {
-		tx.Delete(inboxKey(j.fn.Name, j.order))
-		return nil
-	})
+	if !errors.Is(err, errDropped) {
+		e.log.Error("an event in the inbox cannot be read and is lost", "function", j.fn.Name, "order", j.order, "error", err)
+		e.losses.add("damaged", 1)
+		_ = e.st.Update(func(tx store.Tx) error {
+			tx.Delete(inboxKey(j.fn.Name, j.order))
+			return nil
+		})
+	}
 	e.mu.Lock()
 	j.fn.uncount(j)
 	e.finished(j)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -134,14 +135,19 @@ func (e *Engine) Remove(ctx context.Context, name string) error {
 	e.mu.Lock()
 	waiting := e.takeAll(f)
 	e.mu.Unlock()
-	for range orphanTries {
+	for try := 0; len(waiting) > 0 && try < orphanTries; try++ {
 		for _, j := range waiting {
-			if !j.done.Load() {
-				e.orphan(j)
+			if err := e.orphan(j, nil); err != nil {
+				e.log.Warn("an event waits longer than its function", "error", err)
+				break
 			}
 		}
-		if e.st.Flush(ctx) == nil {
-			break
+		_ = e.st.Flush(ctx) // now those whose group was dropped have no outcome again
+		waiting = slices.DeleteFunc(waiting, func(j *job) bool { return j.done.Load() || j.dropped.Load() })
+	}
+	for _, j := range waiting {
+		if !j.stored.Load() {
+			e.orphanLater(j) // its source waits; what is stored is found in the inbox when the function is back
 		}
 	}
 	e.logs.forget(name)
@@ -154,8 +160,7 @@ func (e *Engine) Remove(ctx context.Context, name string) error {
 	return errors.Join(err, e.subscribe(ctx))
 }
 
-// orphanTries is how often the dead letters of a removed function are written if their group is dropped. What cannot be
-// written stays in the inbox, or with its source.
+// orphanTries is how often the dead letters of a removed function are written, at most, before Remove returns.
 const orphanTries = 10
 
 // takeAll takes everything that waits out of a function's lanes. The caller holds mu.
@@ -196,44 +201,61 @@ func (e *Engine) awaitIdle(ctx context.Context, f *function) {
 	}
 }
 
-// orphan makes a dead letter of an event whose function has gone.
-func (e *Engine) orphan(j *job) {
+// orphan makes a dead letter of an event whose function has gone. lost, if not nil, is called if that is dropped with its group.
+func (e *Engine) orphan(j *job, lost func()) error {
 	if j.ev == nil {
-		if err := e.loadJob(j); err != nil {
+		if err := e.loadJob(j); errors.Is(err, errDropped) {
+			j.dropped.Store(true)
+			return nil
+		} else if err != nil {
 			e.log.Error("an event of a removed function cannot be read and is lost", "function", j.fn.Name, "error", err)
 			e.losses.add("damaged", 1)
-			return
+			j.dropped.Store(true)
+			return nil
 		}
 	}
 	fault := &functions.Fault{Kind: functions.FaultError, Message: "the function was removed while this event waited"}
 	err := e.st.Update(func(tx store.Tx) error {
-		if j.dropped.Load() {
-			return errDropped
+		if j.done.Load() || j.dropped.Load() {
+			return nil
 		}
 		stored := j.stored.Load()
-		tx.OnFail(func(error) {
-			j.done.Store(false)
-			if !stored {
-				j.stored.Store(false)
+		if stored {
+			if err := owns(tx, j); err != nil {
+				return err
 			}
-		})
+		}
 		e.writeDead(tx, j, "removed", fault)
-		if j.stored.Load() {
+		if stored {
 			tx.Delete(inboxKey(j.fn.Name, j.order))
 		} else {
 			e.marks.put(tx, j)
 			tx.OnDurable(func() { j.from.settled() })
 		}
-		j.done.Store(true)
+		tx.OnJoin(func() { j.done.Store(true) })
+		tx.OnFail(func(error) {
+			j.done.Store(false)
+			if lost != nil {
+				lost()
+			}
+		})
 		return nil
 	})
 	if errors.Is(err, errDropped) {
-		return
+		j.dropped.Store(true)
+		return nil
 	}
 	if err != nil {
-		e.log.Error("an event of a removed function could not be kept as a dead letter", "function", j.fn.Name, "error", err)
+		return fmt.Errorf("keep an event of the removed function %q as a dead letter: %w", j.fn.Name, err)
 	}
 	j.life.outcome(j.fn, "dead", "removed")
+	return nil
+}
+
+// orphanLater has a job that no lane has started anew after a pause: its function may be back by then, or else its dead letter
+// is written again.
+func (e *Engine) orphanLater(j *job) {
+	e.wheel.add(e.clock.Now()+e.opt.RedoAfter, func() { e.start([]*job{j}) })
 }
 
 // reroute builds the table of routes anew. The caller holds mu.
@@ -333,7 +355,7 @@ func (e *Engine) Invoke(ctx context.Context, name string, r Request) (*Report, e
 	j := &job{fn: f, ev: ev, key: key, params: r.Params, size: len(ev.Data) + 256, life: life, order: e.seq.next(), since: e.clock.Now(),
 		waiter: func(o *outcomeReport) { got <- o }}
 	e.counts.received.Add(1)
-	e.start([]*job{j}, false)
+	e.start([]*job{j})
 	select {
 	case o := <-got:
 		return o.report(), nil

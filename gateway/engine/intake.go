@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/perigee-iot/perigee/functions"
 	"github.com/perigee-iot/perigee/internal/event"
 	"github.com/perigee-iot/perigee/internal/jsonscan"
+	"github.com/perigee-iot/perigee/internal/store"
 )
 
 // Offer takes an event from a source; it is the drivers.Emit of every source. It returns when the engine has taken
@@ -103,7 +105,7 @@ func (e *Engine) take(ctx context.Context, d drivers.Delivery, ev *event.Event, 
 			return nil
 		}
 	}
-	e.start(jobs, d.Ack != nil)
+	e.start(jobs)
 	return e.waitForRoom(ctx)
 }
 
@@ -127,26 +129,19 @@ func (e *Engine) waitForRoom(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// start puts jobs into their lanes. Held ones are in memory only: their source waits for them.
-func (e *Engine) start(jobs []*job, held bool) {
-	var spill []*job
+// start puts jobs into their lanes, and lists those whose source waits for them.
+func (e *Engine) start(jobs []*job) {
+	var spill, orphans []*job
 	e.mu.Lock()
 	for _, j := range jobs {
-		if e.fns[j.fn.Name] != j.fn {
-			// Removed or replaced since the match: the present one takes it, if there is one.
-			f := e.fns[j.fn.Name]
-			if f == nil {
-				e.mu.Unlock()
-				e.orphan(j)
-				e.mu.Lock()
-				continue
-			}
-			j.fn = f
+		if f := e.fns[j.fn.Name]; f == nil {
+			orphans = append(orphans, j)
+			continue
+		} else if f != j.fn {
+			e.adopt(j, f)
 		}
 		e.enqueue(j)
-		if held {
-			e.hold(j)
-		}
+		e.holdAgain(j)
 		if why := j.fn.waitsFor(); why != "" {
 			j.life.outcome(j.fn, "waiting", why)
 		}
@@ -155,8 +150,23 @@ func (e *Engine) start(jobs []*job, held bool) {
 		spill = e.takeHeld(e.opt.MaxMemory / 2)
 	}
 	e.mu.Unlock()
+	for _, j := range orphans {
+		err := e.orphan(j, func() { e.orphanLater(j) })
+		if errors.Is(err, store.ErrFull) || errors.Is(err, store.ErrDropped) {
+			e.orphanLater(j)
+		}
+	}
 	e.spill(spill)
 	e.pump()
+}
+
+// adopt gives a job that was made for a function that has gone since to the one of its name that is there now. The caller holds mu.
+func (e *Engine) adopt(j *job, f *function) {
+	if j.counted {
+		j.fn.uncount(j)
+		f.count(j)
+	}
+	j.fn = f
 }
 
 // match finds the functions that an event is for, and makes a job for each. Those that stand near it but do not run get

@@ -95,12 +95,12 @@ func (e *Engine) fire(fn string, id timerID, due time.Duration) {
 	switch {
 	case err == nil:
 		e.counts.received.Add(1)
-		e.start([]*job{j}, false)
+		e.start([]*job{j})
 	case errors.Is(err, errTimerGone), errors.Is(err, store.ErrClosed), errors.Is(err, store.ErrBroken):
 	default:
 		e.log.Warn("a timer that is due cannot be stored as an event; it will be tried again", "function", fn, "timer", id.name, "error", err)
 		e.mu.Lock()
-		f.timers[id] = e.wheel.add(e.clock.Now()+redoAfter, func() { e.fire(fn, id, due) })
+		f.timers[id] = e.wheel.add(e.clock.Now()+e.opt.RedoAfter, func() { e.fire(fn, id, due) })
 		e.mu.Unlock()
 	}
 }
