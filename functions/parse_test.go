@@ -124,6 +124,8 @@ func TestSpecErrors(t *testing.T) {
 		ok + "permissions: {secrets: [x]}":                 `permissions.secrets: this permission is not in this version`,
 		ok + "permissions: {publish: ['$SYS/x']}":          `"$SYS/x" is under $, where functions cannot publish`,
 		ok + "permissions: {publish: ['a/#/b']}":           `# must be the last level`,
+		ok + "permissions: {publish: [a/{room}]}":          `f:2:27: text with { or } in it must be in quotes here: "a/{room}"`,
+		ok + "permissions: {publish: ['a/{room}']}":        `permissions.publish: "a/{room}" has a name in it; use + for one level`,
 		ok + "permissions: {pubish: [a]}":                  `unknown key "pubish"; did you mean "publish"?`,
 		ok + "permissions: {devices: [fan]}":               `permissions.devices: must be a map, not a list`,
 		ok + "permissions: {streams: ['']}":                `"" is no name for a stream`,

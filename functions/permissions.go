@@ -39,6 +39,9 @@ func (p *specParser) permissions(n yamlfile.Node) {
 		if topic.System(s) {
 			return fmt.Errorf("%q is under $, where functions cannot publish", short(s))
 		}
+		if strings.ContainsAny(s, "{}") { // quoted at last, it would permit nothing that is meant
+			return fmt.Errorf("%q has a name in it; use + for one level", short(s))
+		}
 		return topic.CheckFilter(s)
 	})
 	p.spec.Permissions = Permissions{ReadDevices: f.Devices.Read, WriteDevices: f.Devices.Write, Publish: f.Publish, Streams: f.Streams}

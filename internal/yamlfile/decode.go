@@ -145,6 +145,9 @@ func collect(dst reflect.Value, fields map[string]reflect.Value, names *[]string
 // unknown is the error for a key that nothing reads.
 func (n Node) unknown(k key, names []string) error {
 	n.line, n.col = k.line, k.col
+	if text := n.bracedKey(); text != "" {
+		return n.Errorf("unknown key %q; if %s is meant as text, put it in quotes: %q", clip(k.name), text, text)
+	}
 	if near := Nearest(k.name, names); near != "" {
 		return n.Errorf("unknown key %q; did you mean %q?", clip(k.name), near)
 	}
@@ -229,6 +232,9 @@ func (d *decoder) any(n Node) any {
 
 // scalar sets a string, bool or number.
 func scalar(n Node, dst reflect.Value) error {
+	if text := n.bracedKey(); text != "" && dst.Kind() == reflect.String {
+		return n.Errorf("must be text, not a map; put %s in quotes: %q", text, text)
+	}
 	if n.v.kind != Scalar {
 		return n.mismatch(wanted(dst.Kind()))
 	}

@@ -19,6 +19,7 @@ import (
 // value is one value of the document. Aliases make several places share one.
 type value struct {
 	kind      Kind
+	flow      bool // of a Map: it is written {…}
 	line, col int
 	text      string // scalars: as written, without quotes
 	scalar    any    // string, bool, int64 or float64; nil for Null
@@ -82,7 +83,7 @@ func (n Node) parseBody(data []byte) (body ast.Node, err error) {
 	}
 	file, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
-		return nil, n.syntaxError(err)
+		return nil, n.syntaxError(err, data)
 	}
 	for _, doc := range file.Docs {
 		switch {
@@ -145,7 +146,7 @@ func (n Node) at(t *token.Token) Node {
 }
 
 // syntaxError makes one line of the library's error, which comes with an excerpt of the file.
-func (n Node) syntaxError(err error) error {
+func (n Node) syntaxError(err error, data []byte) error {
 	var ye yaml.Error
 	if !errors.As(err, &ye) {
 		line, _, _ := strings.Cut(err.Error(), "\n")
@@ -153,7 +154,10 @@ func (n Node) syntaxError(err error) error {
 	}
 	n = n.at(ye.GetToken())
 	msg := ye.GetMessage()
+	braced := bracedText(data, n.line, n.col)
 	switch {
+	case braced != "":
+		msg = fmt.Sprintf("text with { or } in it must be in quotes here: %q", clip(braced))
 	case strings.Contains(msg, "found character '\t'"), strings.Contains(msg, "tab"):
 		msg = "a tab cannot indent; use spaces"
 	case strings.Contains(msg, "value is not allowed in this context"), strings.Contains(msg, "unexpected scalar value"):
@@ -186,6 +190,7 @@ func (c *converter) convert(n ast.Node, depth int) (*value, error) {
 	}
 	switch n := n.(type) {
 	case *ast.MappingNode:
+		v.flow = n.IsFlowStyle
 		return v, c.mapping(v, n.Values, depth)
 	case *ast.MappingValueNode:
 		return v, c.mapping(v, []*ast.MappingValueNode{n}, depth)
