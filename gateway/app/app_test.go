@@ -198,8 +198,9 @@ func TestWhatIsWrongWithAFunctionChangesNothing(t *testing.T) {
 	a := s.open()
 	ctx := context.Background()
 	for what, files := range map[string]map[string]string{
-		"main.lua:2": {"function.yaml": "name: echo\n" + echoYAML, "main.lua": "return function(event)\n  if x = 1 then end\nend"},
-		"trigers":    {"function.yaml": "trigers: []\n", "main.lua": echo},
+		"function echo was not changed": {"function.yaml": "name: echo\n" + echoYAML, "main.lua": "return 1 +"},
+		"main.lua:2":                    {"function.yaml": "name: echo\n" + echoYAML, "main.lua": "return function(event)\n  if x = 1 then end\nend"},
+		"trigers":                       {"function.yaml": "trigers: []\n", "main.lua": echo},
 	} {
 		r := &api.ApplyRequest{Name: "echo", Files: map[string][]byte{}, Take: true}
 		for name, text := range files {
@@ -208,6 +209,7 @@ func TestWhatIsWrongWithAFunctionChangesNothing(t *testing.T) {
 		_, err := a.Apply(ctx, r)
 		require.ErrorContains(t, err, what)
 		require.True(t, api.IsCode(err, api.CodeBadRequest), "%v", err)
+		require.NotContains(t, err.Error(), "nothing was changed", "of several, others may have been")
 	}
 	s.function("echo", echoYAML, "return 1 +")
 	s.function("broken", "triggers: 1\n", echo)

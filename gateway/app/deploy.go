@@ -302,7 +302,7 @@ func (a *App) deploy(ctx context.Context, b *functions.Bundle, origin string, ta
 		return a.unchanged(res, was, b), nil
 	}
 	if fault := a.pool.Check(ctx, b); fault != nil {
-		return nil, api.Errorf("bad-request", "function %s: %s", name, fault.Message).WithHint("%s", orElse(fault.Hint, "correct it and apply it again; nothing was changed"))
+		return nil, api.Errorf("bad-request", "function %s: %s", name, fault.Message).WithHint("%s", orElse(fault.Hint, "correct it and apply it again; function "+name+" was not changed"))
 	}
 	now := e
 	if dry {
