@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/perigee-iot/perigee/functions"
 	"github.com/perigee-iot/perigee/functions/frame"
@@ -24,6 +25,11 @@ type worker struct {
 	wake  chan struct{} // has a value when the queue may have grown
 
 	answers chan answer // to the ask that the running invocation waits for
+
+	release func()      // gives memory back to the machine
+	rest    *time.Timer // runs unless the worker rests
+	busy    bool        // something was taken from the queue since the timer was set
+	resting bool
 }
 
 // item is one queued frame; exactly one part is set.
@@ -138,14 +144,37 @@ func (it item) id() (uint64, bool) {
 	return 0, false
 }
 
+// restAfter is how long a worker has had nothing to do when it gives memory back to the machine.
+const restAfter = 10 * time.Second
+
 // next waits for the first item of the queue.
 func (w *worker) next() item {
 	for {
 		if it, ok := w.pop(func(item) bool { return true }); ok {
+			w.busy = true
 			return it
 		}
-		<-w.wake
+		select {
+		case <-w.wake:
+			if w.resting {
+				w.resting = false
+				w.rest.Reset(restAfter)
+			}
+		case <-w.rest.C:
+			w.atRest()
+		}
 	}
+}
+
+// atRest is called every restAfter, until a worker rests: a timer for each invocation would cost more than it is worth.
+func (w *worker) atRest() {
+	if w.busy {
+		w.busy = false
+		w.rest.Reset(restAfter)
+		return
+	}
+	w.resting = true
+	w.release()
 }
 
 // code waits for the code of digest, ahead of whatever is queued before it.

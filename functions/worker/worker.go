@@ -17,9 +17,11 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"time"
 
 	"github.com/perigee-iot/perigee/functions"
 	"github.com/perigee-iot/perigee/functions/frame"
+	"github.com/perigee-iot/perigee/internal/memory"
 )
 
 // machine is what runs Lua: *script.Machine. It is used by one goroutine.
@@ -48,19 +50,22 @@ func MainIfWorker() {
 
 // Main runs this process as a worker until its socket closes, and returns its exit status.
 func Main() int {
-	memory := memoryArg(os.Args)
+	limit := memoryArg(os.Args)
 	runtime.GOMAXPROCS(1)
-	debug.SetMaxStack(16 << 20)      // deep recursion ends early and small
-	debug.SetMemoryLimit(memory / 2) // of the Go heap: the rest is the binary's pages and what a sample comes too late for
-	debug.SetTraceback("none")       // one line of reason is enough for the gateway
-	layers := confine(memory)
+	debug.SetMaxStack(16 << 20)     // deep recursion ends early and small
+	debug.SetMemoryLimit(limit / 2) // of the Go heap: the rest is the binary's pages and what a sample comes too late for
+	debug.SetTraceback("none")      // one line of reason is enough for the gateway
+	rel, _ := memory.NewReleaser()  // where /proc is missing, it releases less
+	layers := confine(limit)
 
 	conn := os.NewFile(socketFD, "gateway")
 	if conn == nil {
 		fmt.Fprintln(os.Stderr, "a worker is started by the gateway and cannot be run by hand")
 		return 2
 	}
-	if err := serve(conn, newMachine(memory), layers); err != nil {
+	m := newMachine(limit)
+	rel.Release() // what only the start needed
+	if err := serve(conn, m, rel.Release, layers); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -77,8 +82,10 @@ func memoryArg(args []string) int64 {
 }
 
 // serve runs what comes over conn until it closes. An invocation that is running then is left to the end of the process.
-func serve(conn io.ReadWriter, m machine, layers []frame.Layer) error {
-	w := &worker{conn: conn, machine: m, wake: make(chan struct{}, 1), answers: make(chan answer, 1)}
+func serve(conn io.ReadWriter, m machine, release func(), layers []frame.Layer) error {
+	w := &worker{conn: conn, machine: m, wake: make(chan struct{}, 1), answers: make(chan answer, 1),
+		release: release, rest: time.NewTimer(restAfter)}
+	defer w.rest.Stop()
 	if err := w.send(func(buf []byte) ([]byte, error) { return frame.AppendReady(buf, layers) }); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -68,7 +69,7 @@ func start(t *testing.T) *gateway {
 	g := &gateway{t: t, conn: ours, frames: frame.NewReader(ours, frame.FromWorker), ended: make(chan error, 1),
 		model: &model{code: map[string]bool{}, entered: make(chan uint64), release: make(chan struct{})}}
 	require.NoError(t, ours.SetDeadline(time.Now().Add(30*time.Second)))
-	go func() { g.ended <- serve(theirs, g.model, []frame.Layer{{Name: "none"}}) }()
+	go func() { g.ended <- serve(theirs, g.model, func() {}, []frame.Layer{{Name: "none"}}) }()
 	t.Cleanup(func() { ours.Close() })
 	layers, err := frame.DecodeReady(g.expect(frame.Ready))
 	require.NoError(t, err)
@@ -119,6 +120,36 @@ func TestRunsInOrder(t *testing.T) {
 			require.Equal(t, id, g.outcome().ID)
 		}
 	}
+}
+
+func TestRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		released := 0
+		w := &worker{wake: make(chan struct{}, 1), rest: time.NewTimer(restAfter), release: func() { released++ }}
+		taken := make(chan item)
+		next := func() { go func() { taken <- w.next() }() }
+		work := func(id uint64) {
+			w.mu.Lock()
+			w.queue = append(w.queue, item{run: &functions.Invocation{ID: id}})
+			w.mu.Unlock()
+			w.nudge()
+			require.Equal(t, id, (<-taken).run.ID)
+		}
+		for id := range uint64(3) {
+			next()
+			for range 30 {
+				time.Sleep(restAfter / 20)
+				work(id)
+				next()
+			}
+			require.EqualValues(t, id, released)
+			time.Sleep(3 * restAfter)
+			require.EqualValues(t, id+1, released)
+			time.Sleep(time.Hour)
+			require.EqualValues(t, id+1, released)
+			work(id)
+		}
+	})
 }
 
 func TestAsks(t *testing.T) {

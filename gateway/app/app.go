@@ -7,6 +7,7 @@
 //	sources.go    what produces events: the broker, devices, schedules
 //	control.go    the control API's requests
 //	notify.go     what systemd is told
+//	tidy.go       memory that is given back
 package app
 
 import (
@@ -219,6 +220,7 @@ func (a *App) Start(ctx context.Context) error {
 	a.later("running invocations", a.engine.Drain)
 	a.startSources()
 	a.watchStore()
+	a.tidy()
 	a.ready.Store(true)
 	a.log.Info("the gateway runs", "gateway", a.config().ID, "version", a.opt.Version, "data_dir", a.config().DataDir,
 		"socket", a.config().API.Socket, "functions", len(a.engine.Functions()))
