@@ -81,6 +81,9 @@ type Device struct {
 	Reader   Reader
 	Actuator Actuator
 	Feed     *Feed
+	// Peers is the other devices that it reads through Env.Peer, by the key of its configuration that names them. A configuration without one of
+	// them, or with one that has no Reader, is wrong.
+	Peers map[string]string
 }
 
 // Set is the devices of a configuration, by name.

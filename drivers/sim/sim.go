@@ -81,6 +81,9 @@ func newDevice(name string, decode func(into any) error, env drivers.Env) (*driv
 		}
 		s := newSensor(name, c, env.Peer)
 		d.Source, d.Reader = s, s
+		if c.CooledBy != "" {
+			d.Peers = map[string]string{"cooled_by": c.CooledBy}
+		}
 	}
 	return d, nil
 }

@@ -176,6 +176,16 @@ func TestReloadTakesOverWhatItCanAndNamesTheRest(t *testing.T) {
 		return err == nil && d.Written == true
 	}, 20*time.Second, 10*time.Millisecond)
 
+	s.config("devices: {fan: {sim: {switch: off}}, cellar: {sim: {wave: sine, max: 9, cooled_by: fan}}}\n")
+	_, err = a.Reload(ctx)
+	require.NoError(t, err)
+	s.config("devices: {cellar: {sim: {wave: sine, max: 9, cooled_by: fan}}}\n")
+	_, err = a.Reload(ctx)
+	require.ErrorContains(t, err, `there is no device "fan"`, "of a device that has not changed")
+	s.config("devices: {fan: {sim: {switch: off}}}\nsettings: {fan: {on: 28}}\nworkers: {max: 3}\n")
+	_, err = a.Reload(ctx)
+	require.NoError(t, err)
+
 	s.config("devices: {fan: {sim: {swich: off}}}\n")
 	_, err = a.Reload(ctx)
 	require.ErrorContains(t, err, "gateway.yaml:5:")

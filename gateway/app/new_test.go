@@ -39,6 +39,21 @@ func TestCheckDevices(t *testing.T) {
 	require.NoError(t, app.CheckDevices(load(t, "devices: {fan: {sim: {switch: off}}}\n")))
 }
 
+// TestCheckDevicesThatReadOthers: a device that is named by another must be there, and say something.
+func TestCheckDevicesThatReadOthers(t *testing.T) {
+	const cellar = "  cellar: {sim: {wave: sine, max: 9, cooled_by: fan}}\n"
+	require.NoError(t, app.CheckDevices(load(t, "devices:\n"+cellar+"  fan: {sim: {switch: off}}\n")))
+	for devices, want := range map[string]string{
+		"":                                   `gateway.yaml:5:38: devices.cellar.sim.cooled_by: there is no device "fan"; there is no other`,
+		"  fam: {sim: {switch: off}}\n":      `gateway.yaml:5:38: devices.cellar.sim.cooled_by: there is no device "fan"; did you mean "fam"? There are fam`,
+		"  a: {host: {}}\n  b: {host: {}}\n": `there is no device "fan"; there are a, b`,
+		"  fan: {sim: {button: {}}}\n":       `gateway.yaml:5:38: devices.cellar.sim.cooled_by: device "fan" cannot be read`,
+		"  fan: {sim: {wave: sine, max: 9, cooled_by: fan}}\n": `gateway.yaml:6:35: devices.fan.sim.cooled_by: must name another device, not this one`,
+	} {
+		require.ErrorContains(t, app.CheckDevices(load(t, "devices:\n"+cellar+devices)), want, devices)
+	}
+}
+
 // TestNewUndoes gives the store back when a part cannot be made: the next New with a right configuration works.
 func TestNewUndoes(t *testing.T) {
 	c := load(t, wrongDevices)

@@ -150,6 +150,7 @@ func (s *deviceSet) build(cfg *config.Config, was drivers.Set, wasAs map[string]
 		d.Name, d.Kind = name, c.Kind
 		set[name] = d
 	}
+	errs = append(errs, checkPeers(cfg, set)...)
 	if len(errs) > 0 {
 		return nil, nil, errors.Join(errs...)
 	}
