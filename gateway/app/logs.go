@@ -23,5 +23,14 @@ func NewLog(w io.Writer, c config.Log) (*slog.Logger, *slog.LevelVar) {
 	if text {
 		return slog.New(slog.NewTextHandler(w, o)), level
 	}
+	o.ReplaceAttr = spellDuration
 	return slog.New(slog.NewJSONHandler(w, o)), level
+}
+
+// spellDuration writes a duration as text does, "1.2s": in JSON it would be a number of which nobody can see that it is nanoseconds.
+func spellDuration(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }
