@@ -19,7 +19,7 @@ func TestDurationsInTheLog(t *testing.T) {
 	} {
 		var b bytes.Buffer
 		log, _ := NewLog(&b, config.Log{Level: "info", Format: format})
-		log.Info("x", "in", 1200*time.Millisecond, slog.Group("a", "took", 90*time.Millisecond), slog.Any("with", 2*time.Minute))
+		log.Info("x", "in", 1200*time.Millisecond, slog.Group("a", "took", 90*time.Millisecond), "with", any(2*time.Minute))
 		require.Contains(t, b.String(), want)
 		b.Reset()
 		log.With("with", time.Minute).Info("x")
