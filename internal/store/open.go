@@ -213,9 +213,18 @@ func permission(dir string, err error) error {
 			owner = "uid " + strconv.FormatUint(uint64(st.Uid), 10)
 		}
 	}
-	return fmt.Errorf("%s belongs to %s and this is uid %d: run as its owner, or choose another data_dir: %w: %w",
-		dir, owner, os.Getuid(), fs.ErrPermission, err)
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		err = at.Err // the path has been said
+	}
+	return fmt.Errorf("%s belongs to %s and this is uid %d: run as its owner, or choose another data_dir: %w", dir, owner, os.Getuid(), denied{err})
 }
+
+// denied is an error that is an fs.ErrPermission, which those of Badger say but do not wrap.
+type denied struct{ error }
+
+func (d denied) Unwrap() error      { return d.error }
+func (denied) Is(target error) bool { return target == fs.ErrPermission }
 
 var (
 	schemaKey = NewKey(Meta).String("store/schema")

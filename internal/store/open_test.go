@@ -3,10 +3,12 @@ package store
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -187,6 +189,7 @@ func TestOpenForeign(t *testing.T) {
 		require.ErrorIs(t, err, os.ErrPermission)
 		require.ErrorContains(t, err, "belongs to uid 0")
 		require.ErrorContains(t, err, "uid 65534")
+		require.Equal(t, 1, strings.Count(err.Error(), "permission denied"), "%v", err)
 		return
 	}
 	dir := t.TempDir()
@@ -196,6 +199,7 @@ func TestOpenForeign(t *testing.T) {
 		_, err := Open(dir, small())
 		require.ErrorIs(t, err, os.ErrPermission)
 		require.ErrorContains(t, err, "belongs to uid")
+		require.Equal(t, 1, strings.Count(err.Error(), "permission denied"), "%v", err)
 		return
 	}
 	// Nobody must be able to come as far as the directory, and to run this program.
@@ -215,6 +219,13 @@ func TestOpenForeign(t *testing.T) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
+}
+
+// Badger says the reason without wrapping it.
+func TestPermissionIsSaidOnce(t *testing.T) {
+	err := explain("/data", errors.New("while opening vlog: open /data/1.vlog: permission denied"))
+	require.ErrorIs(t, err, os.ErrPermission)
+	require.Equal(t, 1, strings.Count(err.Error(), "permission denied"), "%v", err)
 }
 
 func TestOpenRefusesAnUnknownProfile(t *testing.T) {
