@@ -1,11 +1,14 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/perigee-iot/perigee/drivers"
@@ -34,6 +37,7 @@ type action struct {
 	hold     time.Duration // device: how long the value stays
 	deadline time.Duration // on the gateway's clock; 0: none
 	wall     int64         // the same on the wall clock in ms, if that was synchronised; else 0
+	void     bool          // was not carried out, and never will be; not stored
 }
 
 const actionVersion = 1
@@ -204,9 +208,12 @@ type target struct {
 	name   string
 	port   port
 
+	roomAgain atomic.Bool // the journal was full, and is not any more: the functions that wait for it are to be told
+
 	mu      sync.Mutex
 	queue   []*action
-	pending int // in the journal: queued and in flight
+	undone  []*action // carried out, but still in the journal, in order; what finishes them again is in the wheel
+	pending int       // in the journal: queued, in flight and undone
 	broken  bool
 	stop    context.CancelFunc // nil before start
 	lastErr string
@@ -253,7 +260,7 @@ func (t *target) abandon() {
 	t.mu.Unlock()
 	for _, a := range left {
 		t.engine.losses.add("actions for a removed device", 1)
-		t.finish(a)
+		t.void(a)
 	}
 }
 
@@ -281,14 +288,14 @@ func (t *target) run(ctx context.Context) {
 		}
 		if t.engine.expired(a) {
 			t.engine.losses.add("actions after not_after", 1)
-			t.finish(a)
+			t.void(a)
 			continue
 		}
 		receipt, err := t.port.send(ctx, a)
 		if err != nil && t.name == brokerTarget && !errors.Is(err, drivers.ErrNotConnected) && ctx.Err() == nil {
 			t.engine.log.Error("a publish that the broker will never take was dropped", "function", a.fn, "event", a.event, "error", err)
 			t.engine.losses.add("publishes refused by the broker", 1)
-			t.finish(a)
+			t.void(a)
 			continue
 		}
 		if err != nil {
@@ -388,48 +395,106 @@ func (t *target) failed(err error) {
 	}
 }
 
-// finish takes an action that has been carried out of the journal. That rides in the next group: if the power goes
-// before it, the action is done again with the same id.
-func (t *target) finish(a *action) {
+// void takes an action that will not be carried out out of the journal.
+func (t *target) void(a *action) {
+	a.void = true
+	t.finish(a)
+}
+
+// finish takes an action that has been carried out out of the journal, and stores the events that it makes. That rides in the
+// next group: if the power goes before it, the action is done again with the same id. If the group is dropped or the disk is full, only
+// this is done again, and what was carried out after it waits behind it.
+func (t *target) finish(a *action) bool {
 	e := t.engine
-	jobs := t.port.done(a)
-	remove := func(tx store.Tx) error {
+	var jobs []*job
+	if !a.void {
+		jobs = t.port.done(a)
+	}
+	err := e.storeJobs(jobs, func(tx store.Tx) error {
+		if t.waitsBehind(a) {
+			return errStale
+		}
 		tx.Delete(a.journalKey())
-		return nil
-	}
-	var err error
-	if len(jobs) > 0 {
-		err = e.storeJobs(jobs, func(tx store.Tx) error {
-			tx.OnFail(func(error) {
-				for _, j := range jobs {
-					j.dropped.Store(true)
-				}
-				t.putBack(a)
-				t.mu.Lock()
-				t.pending++
-				t.mu.Unlock()
-				t.wake()
-			})
-			return remove(tx)
+		tx.OnJoin(func() { t.finished(a) })
+		tx.OnFail(func(error) {
+			forget(jobs)
+			t.unfinish(a, 1)
 		})
-	} else {
-		err = e.st.Update(remove)
-	}
-	if err != nil {
-		// It stays in the journal and is done again after the next start, with the same id.
+		return nil
+	})
+	switch {
+	case err == nil:
+	case errors.Is(err, store.ErrClosed), errors.Is(err, store.ErrBroken):
 		e.log.Debug("an action that is done is still in the journal", "target", t.name, "error", err)
+		return false // the gateway is ending
+	default:
+		forget(jobs)
+		t.unfinish(a, 0)
+		return false
 	}
-	t.mu.Lock()
-	was := t.pending
-	t.pending--
-	t.lastErr = ""
-	t.mu.Unlock()
 	e.counts.actionsDone.Add(1)
-	if len(jobs) > 0 && err == nil {
+	if len(jobs) > 0 {
 		e.start(jobs)
-	} else if was == e.opt.MaxJournal {
+	}
+	if t.roomAgain.Swap(false) {
 		e.wakeAll()
 	}
+	return true
+}
+
+// finished counts an action off when the update that takes it out of the journal has joined its group.
+func (t *target) finished(a *action) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.pending == t.engine.opt.MaxJournal {
+		t.roomAgain.Store(true)
+	}
+	t.pending--
+	t.lastErr = ""
+	if len(t.undone) > 0 && t.undone[0] == a {
+		t.undone = t.undone[1:]
+	}
+}
+
+// unfinish lists an action that was carried out and is still in the journal; back is 1 if it had been counted off.
+func (t *target) unfinish(a *action, back int) {
+	e := t.engine
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.pending += back
+	if slices.Contains(t.undone, a) {
+		return // it is being tried again
+	}
+	if len(t.undone) == 0 {
+		e.wheel.add(e.clock.Now()+e.opt.RedoAfter, t.finishAgain)
+	}
+	t.undone = append(t.undone, a)
+	slices.SortStableFunc(t.undone, func(a, b *action) int { return cmp.Compare(a.order, b.order) })
+}
+
+// waitsBehind says that an earlier action than this has yet to leave the journal.
+func (t *target) waitsBehind(a *action) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.undone) > 0 && t.undone[0].order < a.order
+}
+
+// finishAgain finishes what could not be finished before, in order.
+func (t *target) finishAgain() {
+	for {
+		t.mu.Lock()
+		if len(t.undone) == 0 {
+			t.mu.Unlock()
+			return
+		}
+		a := t.undone[0]
+		t.mu.Unlock()
+		if !t.finish(a) {
+			break
+		}
+	}
+	e := t.engine
+	e.wheel.add(e.clock.Now()+e.opt.RedoAfter, t.finishAgain)
 }
 
 // wakeAll offers every lane again, after something that held functions up has gone.

@@ -176,6 +176,7 @@ func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict) error {
 			if !stored {
 				j.stored.Store(false) // else it is, unless the entry was in a group that was dropped, too
 			}
+			forgetChildren(children)
 			e.lost(j, v)
 		})
 		tx.OnDurable(func() {
@@ -190,6 +191,7 @@ func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict) error {
 		return nil
 	})
 	if err != nil {
+		forgetChildren(children)
 		e.mu.Lock()
 		e.unpend(j)
 		e.mu.Unlock()
@@ -448,6 +450,13 @@ func (e *Engine) children(j *job, o *functions.Outcome, v *verdict) []*child {
 		}
 	}
 	return out
+}
+
+// forgetChildren takes back what was noted of events that will be caused anew.
+func forgetChildren(children []*child) {
+	for _, c := range children {
+		forget([]*job{c.job})
+	}
 }
 
 // putChild stores the job of a caused event, unless the value it is about did not change.

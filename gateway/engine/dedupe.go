@@ -19,8 +19,14 @@ import (
 // deduped are the values that one function has seen, oldest first.
 type deduped struct {
 	mu    sync.Mutex
-	until map[string]time.Duration
+	until map[string]sighting
 	queue []string // in the order in which their windows end, which is that of their arrival
+}
+
+// sighting is a value that was seen.
+type sighting struct {
+	until time.Duration // when its window ends
+	order uint64        // of the job that it was seen with; 0: before the gateway's start
 }
 
 // dedupeMost bounds the values remembered for one function; beyond it the oldest are forgotten early.
@@ -34,7 +40,7 @@ func dedupeKey(fn, value string) store.Key {
 }
 
 func loadDeduped(st *store.Store, fn string) (*deduped, error) {
-	d := &deduped{until: map[string]time.Duration{}}
+	d := &deduped{until: map[string]sighting{}}
 	err := st.View(func(r store.Reader) error {
 		return r.Scan(store.NewKey(store.Dedupe).String(fn), nil, func(k, v []byte) bool {
 			f := store.Parse(k)
@@ -42,7 +48,7 @@ func loadDeduped(st *store.Store, fn string) (*deduped, error) {
 			value := f.String()
 			w := wire.NewReader(v)
 			if until := time.Duration(w.Int()); f.Err() == nil && w.Done() == nil {
-				d.until[value] = until
+				d.until[value] = sighting{until: until}
 				d.queue = append(d.queue, value)
 			}
 			return true
@@ -70,19 +76,31 @@ func valueOf(spec *functions.Spec, ev *event.Event) string {
 	return v
 }
 
-// repeats says that a value was seen within its window, and notes it if not.
-func (d *deduped) repeats(value string, now, window time.Duration) bool {
+// repeats says that a value was seen within its window, and notes it for the job of that order if not.
+func (d *deduped) repeats(value string, order uint64, now, window time.Duration) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	until, known := d.until[value]
-	if known && now < until {
+	was, known := d.until[value]
+	if known && now < was.until {
 		return true
 	}
-	d.until[value] = now + window
+	d.until[value] = sighting{now + window, order}
 	if !known {
 		d.queue = append(d.queue, value)
 	}
 	return false
+}
+
+// forget takes back what was noted with a job that came to nothing: its event comes again as another job.
+func (d *deduped) forget(j *job) {
+	if j.dedupe == "" {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.until[j.dedupe].order == j.order {
+		d.until[j.dedupe] = sighting{} // it keeps its place in the queue
+	}
 }
 
 // put notes a job's value in the update that makes it durable, and removes some whose windows have ended.
@@ -90,23 +108,45 @@ func (d *deduped) put(tx store.Tx, j *job, now time.Duration) {
 	if j.dedupe == "" {
 		return
 	}
-	d.mu.Lock()
-	until := d.until[j.dedupe]
-	var old []string
-	for len(old) < dedupeSweep && len(d.queue) > 0 {
-		first := d.queue[0]
-		if first == j.dedupe || (d.until[first] > now && len(d.queue) <= dedupeMost) {
-			break
-		}
-		old = append(old, first)
-		d.queue = d.queue[1:]
-		delete(d.until, first)
+	until, old := d.sweep(j.dedupe, now)
+	for _, s := range old {
+		tx.Delete(dedupeKey(j.fn.Name, s.value))
 	}
-	d.mu.Unlock()
-	for _, value := range old {
-		tx.Delete(dedupeKey(j.fn.Name, value))
-	}
+	tx.OnJoin(func() { d.remove(old) })
 	w := wire.NewWriter(nil)
 	w.Int(int64(until))
 	tx.Put(dedupeKey(j.fn.Name, j.dedupe), w.Data())
+}
+
+type seenValue struct {
+	value string
+	sighting
+}
+
+// sweep returns when a value's window ends, and a few values that are to be forgotten, none of them this one.
+func (d *deduped) sweep(value string, now time.Duration) (until time.Duration, old []seenValue) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i, first := range d.queue[:min(len(d.queue), dedupeSweep)] {
+		s := d.until[first]
+		if first == value || (s.until > now && len(d.queue)-i <= dedupeMost) {
+			break
+		}
+		old = append(old, seenValue{first, s})
+	}
+	return d.until[value].until, old
+}
+
+// remove forgets what sweep returned, but for what has been seen again since. Only the writer calls it.
+func (d *deduped) remove(old []seenValue) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.queue = d.queue[len(old):]
+	for _, s := range old {
+		if d.until[s.value] == s.sighting {
+			delete(d.until, s.value)
+		} else {
+			d.queue = append(d.queue, s.value)
+		}
+	}
 }

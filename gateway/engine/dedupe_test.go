@@ -29,10 +29,14 @@ func TestAValueRunsOnceWithinItsWindow(t *testing.T) {
 }
 
 func TestWindowsEndAndTheirValuesAreForgotten(t *testing.T) {
-	d := &deduped{until: map[string]time.Duration{}}
-	require.False(t, d.repeats("a", 0, time.Minute))
-	require.True(t, d.repeats("a", 59*time.Second, time.Minute))
-	require.False(t, d.repeats("a", time.Minute, time.Minute))
-	require.False(t, d.repeats("b", time.Minute, time.Minute))
+	d := &deduped{until: map[string]sighting{}}
+	require.False(t, d.repeats("a", 1, 0, time.Minute))
+	require.True(t, d.repeats("a", 2, 59*time.Second, time.Minute))
+	require.False(t, d.repeats("a", 3, time.Minute, time.Minute))
+	require.False(t, d.repeats("b", 4, time.Minute, time.Minute))
+	d.forget(&job{dedupe: "b", order: 3})
+	require.True(t, d.repeats("b", 5, time.Minute, time.Minute))
+	d.forget(&job{dedupe: "b", order: 4})
+	require.False(t, d.repeats("b", 6, time.Minute, time.Minute))
 	require.Len(t, d.queue, 2)
 }

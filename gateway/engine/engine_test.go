@@ -138,8 +138,15 @@ func newRig(t testing.TB) *rig { return openRig(t, t.TempDir()) }
 // openRig opens a rig on a directory, as after a restart.
 func openRig(t testing.TB, dir string, change ...func(*Options)) *rig {
 	t.Helper()
+	return openRigOn(t, dir, store.Options{Linger: time.Millisecond, MinFree: 1}, change...)
+}
+
+// openRigOn is openRig on a store of its own kind.
+func openRigOn(t testing.TB, dir string, so store.Options, change ...func(*Options)) *rig {
+	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	st, err := store.Open(dir, store.Options{Durability: store.Crash, Linger: time.Millisecond, Profile: "small", MinFree: 1, Log: log})
+	so.Durability, so.Profile, so.Log = store.Crash, "small", log
+	st, err := store.Open(dir, so)
 	require.NoError(t, err)
 	r := &rig{t: t, dir: dir, st: st, broker: &fakeBroker{inProcess: true}, fan: &relay{}}
 	r.box, err = outbox.Open(st, outbox.Options{Gateway: "gw", Log: log})

@@ -93,7 +93,7 @@ func (e *Engine) storeJobs(jobs []*job, more func(tx store.Tx) error) error {
 		out = append(out, e.makeRoom(j)...)
 	}
 	e.mu.Unlock()
-	err := e.st.Update(func(tx store.Tx) error {
+	err := e.update(func(tx store.Tx) error {
 		for _, o := range out {
 			tx.Delete(inboxKey(o.fn.Name, o.order))
 			tx.OnJoin(func() { o.done.Store(true) })
@@ -125,6 +125,19 @@ func (e *Engine) storeJobs(jobs []*job, more func(tx store.Tx) error) error {
 	}
 	return err
 }
+
+// update is the store's Update that runs again if the group before it was dropped meanwhile: for what only looks at what there is now.
+func (e *Engine) update(fn func(tx store.Tx) error) (err error) {
+	for range updateTries {
+		if err = e.st.Update(fn); !errors.Is(err, store.ErrDropped) {
+			break
+		}
+	}
+	return err
+}
+
+// updateTries is how many groups may be dropped, one after the other, before an update gives up.
+const updateTries = 10
 
 // putEntry writes the inbox entry of a job that has no outcome yet, in an update.
 func (e *Engine) putEntry(tx store.Tx, j *job) {

@@ -151,13 +151,7 @@ func (e *Engine) Remove(ctx context.Context, name string) error {
 		}
 	}
 	e.logs.forget(name)
-	err := e.st.Update(func(tx store.Tx) error {
-		return tx.Scan(store.NewKey(store.Timers).String(name), nil, func(k, _ []byte) bool {
-			tx.Delete(append([]byte(nil), k...))
-			return true
-		})
-	})
-	return errors.Join(err, e.subscribe(ctx))
+	return errors.Join(e.dropTimers(ctx, name), e.subscribe(ctx))
 }
 
 // orphanTries is how often the dead letters of a removed function are written, at most, before Remove returns.
@@ -215,7 +209,7 @@ func (e *Engine) orphan(j *job, lost func()) error {
 		}
 	}
 	fault := &functions.Fault{Kind: functions.FaultError, Message: "the function was removed while this event waited"}
-	err := e.st.Update(func(tx store.Tx) error {
+	err := e.update(func(tx store.Tx) error {
 		if j.done.Load() || j.dropped.Load() {
 			return nil
 		}

@@ -99,6 +99,7 @@ func (e *Engine) take(ctx context.Context, d drivers.Delivery, ev *event.Event, 
 	}
 	if d.Ack == nil {
 		if err := e.storeJobs(jobs, nil); err != nil {
+			forget(jobs)
 			e.losses.add("not stored", int64(len(jobs)))
 			life.refuse(err.Error())
 			e.log.Error("an event that cannot be sent again was lost", "source", ev.Source, "subject", ev.Subject, "error", err)
@@ -209,8 +210,8 @@ func (e *Engine) jobFor(r *route, ev *event.Event, params map[string]string, lif
 		life.skip(f, err.Error())
 		return nil
 	}
-	value := valueOf(f.dep.spec(), ev)
-	if value != "" && f.deduped.repeats(value, e.clock.Now(), f.dep.spec().Dedupe.Window) {
+	value, order := valueOf(f.dep.spec(), ev), e.seq.next()
+	if value != "" && f.deduped.repeats(value, order, e.clock.Now(), f.dep.spec().Dedupe.Window) {
 		e.counts.duplicates.Add(1)
 		life.outcome(f, "duplicate", fmt.Sprintf("dedupe: the value %q was seen within %v", printable(value, 40), f.dep.spec().Dedupe.Window))
 		return nil
@@ -222,7 +223,15 @@ func (e *Engine) jobFor(r *route, ev *event.Event, params map[string]string, lif
 	}
 	life.matched = append(life.matched, f.Name)
 	return &job{fn: f, ev: ev, key: key, params: params, dedupe: value, size: len(ev.Data) + len(ev.Topic) + 256, life: life,
-		order: e.seq.next(), since: e.clock.Now()}
+		order: order, since: e.clock.Now()}
+}
+
+// forget says that jobs came to nothing before they were anything: their events come again as other jobs, or are lost.
+func forget(jobs []*job) {
+	for _, j := range jobs {
+		j.dropped.Store(true)
+		j.fn.deduped.forget(j)
+	}
 }
 
 // keyOf finds the key of an event for a function.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -104,6 +105,36 @@ func (e *Engine) fire(fn string, id timerID, due time.Duration) {
 		e.mu.Unlock()
 	}
 }
+
+// dropTimers deletes the timers of a removed function, a bounded number at a time. It returns when they are gone for good.
+func (e *Engine) dropTimers(ctx context.Context, fn string) error {
+	for dropped := 0; ; {
+		n := 0
+		err := e.update(func(tx store.Tx) error {
+			n = 0
+			return tx.Scan(store.NewKey(store.Timers).String(fn), nil, func(k, _ []byte) bool {
+				tx.Delete(append([]byte(nil), k...))
+				n++
+				return n < timersAtOnce
+			})
+		})
+		if err == nil && n == 0 {
+			return nil
+		}
+		if err == nil {
+			err = e.st.Flush(ctx)
+		}
+		if err == nil {
+			continue
+		}
+		if dropped++; dropped == updateTries || !errors.Is(err, store.ErrDropped) {
+			return fmt.Errorf("delete the timers of function %q: %w", fn, err)
+		}
+	}
+}
+
+// timersAtOnce is how many timers one update deletes.
+const timersAtOnce = 256
 
 // loadTimersOf schedules the stored timers of a function that has been installed.
 func (e *Engine) loadTimersOf(fn string) error {
