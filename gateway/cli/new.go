@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/perigee-iot/perigee/functions"
 	"github.com/perigee-iot/perigee/functions/bundle"
 )
 
@@ -69,6 +70,9 @@ var topicParam = regexp.MustCompile(`\{[^}/]*\}`)
 
 // scaffold makes the files and sees to it that they are right.
 func scaffold(name, on, publish string) (map[string][]byte, error) {
+	if err := functions.CheckName(name); err != nil {
+		return nil, nameless(name, err)
+	}
 	kind, what, ok := strings.Cut(on, ":")
 	if !ok || what == "" || !slices.Contains([]string{"mqtt", "device", "every", "function", "state", "gateway"}, kind) {
 		return nil, usagef("--on %s is not a trigger", on).withHint("write mqtt:TOPIC, device:NAME, every:15m, function:NAME, state:FUNCTION/NAME or gateway:start")
@@ -78,6 +82,15 @@ func scaffold(name, on, publish string) (map[string][]byte, error) {
 		return nil, usagef("a function %s with --on %s would be wrong: %s", name, on, err)
 	}
 	return files, nil
+}
+
+// nameless is the error for a name that no function can have, with one that it could.
+func nameless(name string, err error) error {
+	plain := strings.Trim(regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(name), "-"), "-")
+	if functions.CheckName(plain) != nil {
+		return usagef("%s", err)
+	}
+	return usagef("%s", err).withHint("such as: perigee new %s", plain)
 }
 
 func specText(name, kind, what, publish string) string {
