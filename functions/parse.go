@@ -17,6 +17,7 @@ const (
 	MaxTriggers    = 64
 	MaxEffects     = 1024
 	MaxEffectBytes = 128 << 10 // an outcome must fit one transaction of the smallest store
+	MaxTimers      = 100_000   // they are kept in memory, too
 	maxListed      = 256       // entries of a list of permissions, fields or env
 	maxDescription = 1000      // bytes
 	maxEnvText     = 4 << 10   // bytes of one value
@@ -27,7 +28,7 @@ const (
 // DefaultLimits is what a function has that says nothing.
 func DefaultLimits() Limits {
 	return Limits{
-		Timeout: time.Second, Memory: 16 << 20, Effects: 64, EffectBytes: 64 << 10, State: 4 << 20, LogBytes: 8 << 10,
+		Timeout: time.Second, Memory: 16 << 20, Effects: 64, EffectBytes: 64 << 10, State: 4 << 20, Timers: 10_000, LogBytes: 8 << 10,
 	}
 }
 
@@ -59,6 +60,7 @@ type limitsFile struct {
 	Effects     int            `yaml:"effects"`
 	EffectBytes units.Size     `yaml:"effect_bytes"`
 	State       units.Size     `yaml:"state"`
+	Timers      int            `yaml:"timers"`
 	LogBytes    units.Size     `yaml:"log_bytes"`
 }
 
@@ -99,7 +101,8 @@ func ParseSpec(file string, data []byte, folder string) (*Spec, error) {
 	f := specFile{
 		Limits: limitsFile{
 			Timeout: units.Duration(limits.Timeout), Memory: units.Size(limits.Memory), Effects: limits.Effects,
-			EffectBytes: units.Size(limits.EffectBytes), State: units.Size(limits.State), LogBytes: units.Size(limits.LogBytes),
+			EffectBytes: units.Size(limits.EffectBytes), State: units.Size(limits.State), Timers: limits.Timers,
+			LogBytes: units.Size(limits.LogBytes),
 		},
 		Retry: retryFile{Attempts: retry.Attempts, First: units.Duration(retry.First), Max: units.Duration(retry.Max)},
 	}
@@ -160,13 +163,14 @@ func (p *specParser) limits(f *limitsFile) {
 	within(p, f.Effects, 0, MaxEffects, "limits", "effects")
 	within(p, f.EffectBytes, 0, MaxEffectBytes, "limits", "effect_bytes")
 	within(p, f.State, 0, 256<<20, "limits", "state")
+	within(p, f.Timers, 0, MaxTimers, "limits", "timers")
 	within(p, f.LogBytes, 0, 64<<10, "limits", "log_bytes")
 	if !f.Rate.IsZero() {
 		p.fail(f.Rate.Errorf("this limit is not in this version"))
 	}
 	p.spec.Limits = Limits{
 		Timeout: time.Duration(f.Timeout), Memory: int64(f.Memory), Concurrency: f.Concurrency, Effects: f.Effects,
-		EffectBytes: int(f.EffectBytes), State: int64(f.State), LogBytes: int(f.LogBytes),
+		EffectBytes: int(f.EffectBytes), State: int64(f.State), Timers: f.Timers, LogBytes: int(f.LogBytes),
 	}
 }
 

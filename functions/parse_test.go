@@ -53,7 +53,7 @@ triggers:
 key: data.device.serial
 permissions: {devices: {read: [cellar, fan], write: [fan]}}
 env: {text: x, flag: true, number: 1.5}
-limits: {timeout: 2s, memory: 32MiB, concurrency: 4, effects: 10, effect_bytes: 1KiB, state: 1MiB, log_bytes: 0}
+limits: {timeout: 2s, memory: 32MiB, concurrency: 4, effects: 10, effect_bytes: 1KiB, state: 1MiB, timers: 20, log_bytes: 0}
 retry: {attempts: 5, first: 1s, max: 1m, overtake: true}
 dedupe: {by: data.id, window: 1h}
 durability: none
@@ -69,7 +69,7 @@ durability: none
 	require.Equal(t, []string{"mqtt zigbee2mqtt/#", "device button", "every 15m", "state overheat/hot", "function overheat", "gateway start, online"}, lines)
 	require.Equal(t, 10, s.Triggers[5].Line)
 	require.Equal(t, Key{Kind: KeyData, Text: "data.device.serial", Path: []string{"device", "serial"}}, s.Key)
-	require.Equal(t, Limits{Timeout: 2 * time.Second, Memory: 32 << 20, Concurrency: 4, Effects: 10, EffectBytes: 1 << 10, State: 1 << 20}, s.Limits)
+	require.Equal(t, Limits{Timeout: 2 * time.Second, Memory: 32 << 20, Concurrency: 4, Effects: 10, EffectBytes: 1 << 10, State: 1 << 20, Timers: 20}, s.Limits)
 	require.Equal(t, Retry{Attempts: 5, First: time.Second, Max: time.Minute, Overtake: true}, s.Retry)
 	require.Equal(t, &Dedupe{By: []string{"id"}, Window: time.Hour}, s.Dedupe)
 	require.Equal(t, "none", s.Durability)
@@ -136,6 +136,7 @@ func TestSpecErrors(t *testing.T) {
 		ok + "limits: {timeout: 1h}":                       `f:2:10: limits.timeout: 1h is out of range; allowed are 1ms to 10m`,
 		ok + "limits: {memory: 1KiB}":                      `1KiB is out of range; allowed are 1MiB to 1GiB`,
 		ok + "limits: {effects: 9999}":                     `9999 is out of range; allowed are 0 to 1024`,
+		ok + "limits: {timers: 100001}":                    `100001 is out of range; allowed are 0 to 100000`,
 		ok + "limits: {rate: 1}":                           `limits.rate: this limit is not in this version`,
 		ok + "retry: {attempts: 0}":                        `0 is out of range; allowed are 1 to 20`,
 		ok + "retry: {first: 1m}":                          `retry: 30s is out of range; allowed are 1m to 1d`,

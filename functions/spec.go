@@ -75,6 +75,7 @@ type Limits struct {
 	Effects     int           // effects of one invocation; 64
 	EffectBytes int           // of all effects and the result of one invocation; 64 KiB
 	State       int64         // bytes of state of the whole function; 4 MiB
+	Timers      int           // that are set at once, of the whole function; 10,000
 	LogBytes    int           // log text of one invocation; 8 KiB
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/perigee-iot/perigee/drivers"
 	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/functions/rules"
 	"github.com/perigee-iot/perigee/internal/event"
 	"github.com/perigee-iot/perigee/internal/retry"
 	"github.com/perigee-iot/perigee/internal/store"
@@ -107,7 +108,7 @@ func (e *Engine) newAction(j *job, x *functions.Effect, index int) *action {
 		} else if d != nil && d.Feed != nil {
 			// A device behind MQTT is written by a publish. Its value travels as it stands: 21.5, ON.
 			a.topic, a.qos, a.hold = d.Feed.Write, 1, 0
-			if v, err := scalar(x.Value); err == nil {
+			if v, err := rules.Scalar(x.Value); err == nil {
 				if s, ok := v.(string); ok {
 					a.value = []byte(s)
 				}
@@ -554,7 +555,7 @@ type devicePort struct {
 const deviceTimeout = 5 * time.Second
 
 func (p *devicePort) send(ctx context.Context, a *action) (drivers.Receipt, error) {
-	v, err := scalar(a.value)
+	v, err := rules.Scalar(a.value)
 	if err != nil {
 		return nil, nil // checked before it was journalled; a damaged entry is dropped
 	}

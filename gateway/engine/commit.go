@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/functions/rules"
 	"github.com/perigee-iot/perigee/functions/state"
 	"github.com/perigee-iot/perigee/internal/event"
 	"github.com/perigee-iot/perigee/internal/store"
@@ -85,12 +86,12 @@ func (e *Engine) settle(j *job, o *functions.Outcome) {
 // judge decides what becomes of a job.
 func (e *Engine) judge(j *job, o *functions.Outcome) verdict {
 	if o.Fault == nil && o.Retry == nil {
-		o.Fault = e.check(j.fn, j.dep.spec(), o)
+		o.Fault = e.check(j.dep.spec(), o)
 	}
 	retry := j.dep.spec().Retry
 	switch {
 	case o.Retry != nil:
-		v := verdict{what: "retry", fault: &functions.Fault{Kind: functions.FaultError, Message: "it asked to be run again: " + printable(o.Retry.Why, 200)}}
+		v := verdict{what: "retry", fault: &functions.Fault{Kind: functions.FaultError, Message: "it asked to be run again: " + rules.Printable(o.Retry.Why, 200)}}
 		v.after = min(max(o.Retry.After, 0), retry.Max)
 		if o.Retry.After <= 0 {
 			v.after = backoff(retry, int(j.attempt.Load()))
@@ -272,11 +273,12 @@ func (e *Engine) conflict(tx store.Tx, j *job, o *functions.Outcome) error {
 func (e *Engine) apply(tx store.Tx, j *job, o *functions.Outcome, children []*child) ([]*action, error) {
 	f := j.fn
 	var acts []*action
+	timers := timerChanges{f: f, limit: j.dep.spec().Limits.Timers}
 	for i := range o.Effects {
 		x := &o.Effects[i]
 		switch x.Kind {
 		case functions.SetTimer, functions.CancelTimer:
-			if err := e.putTimer(tx, j, x); err != nil {
+			if err := timers.put(e, tx, j, x); err != nil {
 				return nil, err
 			}
 		case functions.Publish, functions.WriteDevice:
@@ -293,6 +295,9 @@ func (e *Engine) apply(tx store.Tx, j *job, o *functions.Outcome, children []*ch
 				return nil, err
 			}
 		}
+	}
+	if err := timers.check(tx); err != nil {
+		return nil, err
 	}
 	if err := f.seen.put(tx, j); err != nil {
 		return nil, err
@@ -319,7 +324,7 @@ func (e *Engine) uncommitted(j *job, err error) {
 		j.fn.stats.conflicts.Add(1)
 		e.again(j)
 	case errors.Is(err, store.ErrTooBig):
-		e.finishFault(j, bad("its effects are too much for one transaction of the store: return fewer or smaller ones"))
+		e.finishFault(j, rules.BadOutput("its effects are too much for one transaction of the store: return fewer or smaller ones"))
 	case errors.Is(err, store.ErrFull), errors.Is(err, store.ErrDropped), errors.Is(err, errStale):
 		e.mu.Lock()
 		e.redo(j)
@@ -327,7 +332,7 @@ func (e *Engine) uncommitted(j *job, err error) {
 		e.mu.Unlock()
 	case !errors.Is(err, store.ErrClosed) && !errors.Is(err, store.ErrBroken) && !errors.Is(err, errDropped):
 		// A value that state or a stream cannot take: a quota, a sum with what is no number, …
-		e.finishFault(j, bad("%v", err))
+		e.finishFault(j, rules.BadOutput("%v", err))
 	default:
 		// The store is closed or broken: the gateway is ending, and what is not committed runs again after the next start.
 		e.log.Debug("an outcome was not committed", "function", j.fn.Name, "error", err)
@@ -347,7 +352,7 @@ func (e *Engine) finishFault(j *job, fault *functions.Fault) {
 // putRetry stores a job for its next attempt.
 func (e *Engine) putRetry(tx store.Tx, j *job, due time.Duration, fault *functions.Fault) {
 	j.due = due
-	j.failed = printable(fault.Error(), 300)
+	j.failed = rules.Printable(fault.Error(), 300)
 	tx.Put(inboxKey(j.fn.Name, j.order), encodeJob(j))
 }
 
@@ -386,7 +391,7 @@ func (e *Engine) reportFault(j *job, v verdict) {
 	if quiet {
 		return
 	}
-	args := []any{"function", f.Name, "key", j.key, "event", j.ev.ID, "fault", printable(v.fault.Error(), 300), "attempt", j.attempt.Load()}
+	args := []any{"function", f.Name, "key", j.key, "event", j.ev.ID, "fault", rules.Printable(v.fault.Error(), 300), "attempt", j.attempt.Load()}
 	if more > 0 {
 		args = append(args, "faults_not_logged", more)
 	}

@@ -60,22 +60,6 @@ func loadDeduped(st *store.Store, fn string) (*deduped, error) {
 	return d, nil
 }
 
-// valueOf finds the value that an event is told from others by, "" if it has none: such events always run.
-func valueOf(spec *functions.Spec, ev *event.Event) string {
-	if spec.Dedupe == nil {
-		return ""
-	}
-	vals, err := jsonscan.Fields(ev.Data, [][]string{spec.Dedupe.By})
-	if err != nil {
-		return ""
-	}
-	v, ok := vals[0].Key()
-	if !ok || len(v) > maxKey {
-		return ""
-	}
-	return v
-}
-
 // repeats says that a value was seen within its window, and notes it for the job of that order if not.
 func (d *deduped) repeats(value string, order uint64, now, window time.Duration) bool {
 	d.mu.Lock()

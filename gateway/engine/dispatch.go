@@ -172,6 +172,7 @@ type function struct {
 	seen        *retainedMemory
 	stats       stats
 	timers      map[timerID]*entry
+	timersSet   atomic.Int64 // that the store has, with those that are not durable yet; changes with the update that sets one
 }
 
 // waitsFor says why a function does not run now, "" if it may. The engine's mu is held.

@@ -34,6 +34,7 @@ import (
 	"time"
 
 	"github.com/perigee-iot/perigee/drivers"
+	"github.com/perigee-iot/perigee/functions/rules"
 	"github.com/perigee-iot/perigee/functions/sandbox"
 	"github.com/perigee-iot/perigee/internal/event"
 	"github.com/perigee-iot/perigee/internal/retry"
@@ -77,7 +78,7 @@ func (o *Options) defaults() {
 	}
 	def(&o.MaxPayload, 256<<10)
 	def(&o.Concurrency, 1)
-	def(&o.MaxChain, 16)
+	def(&o.MaxChain, rules.MaxChain)
 	def(&o.MaxJournal, 1000)
 	def(&o.MaxDead, 1000)
 	def(&o.Lives, 1000)
@@ -269,6 +270,3 @@ func (e *Engine) stamp(ev *event.Event) {
 		ev.ID = fmt.Sprintf("%s-%x", e.st.Epoch()[:8], ev.Seq)
 	}
 }
-
-// maxKey bounds the key of an event, in bytes.
-const maxKey = 256

@@ -12,6 +12,7 @@ import (
 
 	"github.com/perigee-iot/perigee/drivers"
 	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/functions/rules"
 	"github.com/perigee-iot/perigee/internal/event"
 	"github.com/perigee-iot/perigee/internal/store"
 )
@@ -55,6 +56,7 @@ func (e *Engine) Install(ctx context.Context, d *Deployment, s State, reason str
 	e.mu.Unlock()
 	isNew := f == nil
 	var waiting []*job
+	var timers []setTimer
 	if isNew {
 		seen, err := loadSeen(e.st, name)
 		if err != nil {
@@ -72,6 +74,10 @@ func (e *Engine) Install(ctx context.Context, d *Deployment, s State, reason str
 		if waiting, err = e.loadInbox(f); err != nil {
 			return err
 		}
+		if timers, err = e.loadTimers(name); err != nil {
+			return err
+		}
+		f.timersSet.Store(int64(len(timers)))
 	}
 	e.mu.Lock()
 	f.adopt(d, s, reason)
@@ -81,13 +87,11 @@ func (e *Engine) Install(ctx context.Context, d *Deployment, s State, reason str
 		f.count(j)
 		e.requeue(j)
 	}
+	for _, t := range timers {
+		e.armOf(f, t.id, t.due)
+	}
 	e.reroute()
 	e.mu.Unlock()
-	if isNew {
-		if err := e.loadTimersOf(name); err != nil {
-			return err
-		}
-	}
 	e.wakeAll()
 	return e.subscribe(ctx)
 }
@@ -341,7 +345,7 @@ func (e *Engine) Invoke(ctx context.Context, name string, r Request) (*Report, e
 	}
 	e.stamp(ev)
 	life := e.lives.add(ev)
-	key, err := keyOf(spec, ev, r.Params)
+	key, err := rules.KeyOf(spec, ev, r.Params)
 	if err != nil {
 		return nil, err
 	}
@@ -363,7 +367,7 @@ func (o *outcomeReport) report() *Report {
 	if o.verdict.what == "committed" {
 		r.Result = o.outcome.Result
 		for i := range o.outcome.Effects {
-			r.Effects = append(r.Effects, describe(&o.outcome.Effects[i]))
+			r.Effects = append(r.Effects, rules.Describe(&o.outcome.Effects[i]))
 		}
 	}
 	return r

@@ -11,6 +11,7 @@ import (
 
 	"github.com/perigee-iot/perigee/drivers"
 	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/functions/rules"
 	"github.com/perigee-iot/perigee/internal/event"
 	"github.com/perigee-iot/perigee/internal/jsonscan"
 	"github.com/perigee-iot/perigee/internal/store"
@@ -72,7 +73,7 @@ func (e *Engine) refuse(d drivers.Delivery, why string) {
 	e.counts.refuse(why)
 	life := e.lives.add(ev)
 	life.refuse(why)
-	e.log.Warn("an event was refused", "source", ev.Source, "subject", printable(ev.Subject, 120), "why", why)
+	e.log.Warn("an event was refused", "source", ev.Source, "subject", rules.Printable(ev.Subject, 120), "why", why)
 	if d.Ack != nil {
 		d.Ack(fmt.Errorf("%w: %s", drivers.ErrRefused, why))
 	}
@@ -205,15 +206,15 @@ func (e *Engine) jobFor(r *route, ev *event.Event, params map[string]string, lif
 		life.skip(f, why)
 		return nil
 	}
-	key, err := keyOf(f.dep.spec(), ev, params)
+	key, err := rules.KeyOf(f.dep.spec(), ev, params)
 	if err != nil {
 		life.skip(f, err.Error())
 		return nil
 	}
-	value, order := valueOf(f.dep.spec(), ev), e.seq.next()
+	value, order := rules.DedupeValue(f.dep.spec(), ev), e.seq.next()
 	if value != "" && f.deduped.repeats(value, order, e.clock.Now(), f.dep.spec().Dedupe.Window) {
 		e.counts.duplicates.Add(1)
-		life.outcome(f, "duplicate", fmt.Sprintf("dedupe: the value %q was seen within %v", printable(value, 40), f.dep.spec().Dedupe.Window))
+		life.outcome(f, "duplicate", fmt.Sprintf("dedupe: the value %q was seen within %v", rules.Printable(value, 40), f.dep.spec().Dedupe.Window))
 		return nil
 	}
 	if int(ev.Chain) > e.opt.MaxChain {
@@ -232,23 +233,6 @@ func forget(jobs []*job) {
 		j.dropped.Store(true)
 		j.fn.deduped.forget(j)
 	}
-}
-
-// keyOf finds the key of an event for a function.
-func keyOf(spec *functions.Spec, ev *event.Event, params map[string]string) (string, error) {
-	if ev.HasKey {
-		return ev.Key, nil
-	}
-	key := spec.Key.Expand(ev.Topic, params)
-	if spec.Key.Kind == functions.KeyData {
-		if vals, err := jsonscan.Fields(ev.Data, [][]string{spec.Key.Path}); err == nil {
-			key, _ = vals[0].Key() // events without the value share the key ""
-		}
-	}
-	if len(key) > maxKey {
-		return "", fmt.Errorf("its key has %d bytes, more than the %d that are allowed", len(key), maxKey)
-	}
-	return key, nil
 }
 
 // digest is a 64-bit FNV-1a over parts and their lengths. It tells apart what one sender sends; it is no defence against forgery.

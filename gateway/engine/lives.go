@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/functions/rules"
 	"github.com/perigee-iot/perigee/internal/event"
 )
 
@@ -95,8 +96,8 @@ func (x *life) change(tell bool, fn func()) {
 
 func (x *life) snapshot() Life {
 	c := x.Life
-	c.Preview = printable(c.Preview, previewBytes)
-	c.Subject = printable(c.Subject, 200)
+	c.Preview = rules.Printable(c.Preview, previewBytes)
+	c.Subject = rules.Printable(c.Subject, 200)
 	c.Outcomes = slices.Clone(c.Outcomes)
 	return c
 }
@@ -160,9 +161,9 @@ func (x *life) done(j *job, out *functions.Outcome, v verdict) {
 				o.Effects = append(o.Effects, "...")
 				break
 			}
-			o.Effects = append(o.Effects, describe(&out.Effects[i]))
+			o.Effects = append(o.Effects, rules.Describe(&out.Effects[i]))
 		}
-		o.Result = printable(string(out.Result[:min(len(out.Result), previewBytes+1)]), previewBytes)
+		o.Result = rules.Printable(string(out.Result[:min(len(out.Result), previewBytes+1)]), previewBytes)
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/perigee-iot/perigee/drivers"
 	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/functions/rules"
 	"github.com/perigee-iot/perigee/internal/event"
 	"github.com/perigee-iot/perigee/internal/jsonscan"
 	"github.com/perigee-iot/perigee/internal/topic"
@@ -211,37 +212,7 @@ func (r *route) skips(ev *event.Event, f *function) string {
 	if r.missing != "" || r.trigger == nil || r.trigger.MQTT == nil {
 		return r.missing
 	}
-	m := r.trigger.MQTT
-	for _, x := range m.Exclude {
-		if topic.Match(x, ev.Topic) {
-			return "excluded by " + x
-		}
-	}
-	if ev.Retained {
-		switch {
-		case m.Retained == "never":
-			return "retained, and the trigger says retained: never"
-		case m.Retained != "always" && f.seen.same(ev):
-			return "retained, and the same as the last one"
-		}
-	}
-	if len(m.Has) == 0 {
-		return ""
-	}
-	paths := make([][]string, len(m.Has))
-	for i, h := range m.Has {
-		paths[i] = []string{h}
-	}
-	vals, err := jsonscan.Fields(ev.Data, paths)
-	if err != nil {
-		return "has: the payload is not a JSON object"
-	}
-	for i, v := range vals {
-		if v.Kind == jsonscan.Absent {
-			return fmt.Sprintf("has: the payload has no field %q", m.Has[i])
-		}
-	}
-	return ""
+	return rules.Skips(r.trigger.MQTT, ev, func() bool { return f.seen.same(ev) })
 }
 
 // subscriptions are the filters that the broker is to send, without doubles.

@@ -17,40 +17,76 @@ import (
 
 type timerID struct{ key, name string }
 
-// maxTimers bounds the timers of one function.
-const maxTimers = 10000
-
 func timerKey(fn string, id timerID) store.Key {
 	return store.NewKey(store.Timers).String(fn).String(id.key).String(id.name)
 }
 
-// putTimer sets or cancels a timer in the update of its invocation.
-func (e *Engine) putTimer(tx store.Tx, j *job, x *functions.Effect) error {
-	f, id := j.fn, timerID{j.key, x.Name}
+// timerChanges are what the effects of one invocation do to the number of its function's timers.
+type timerChanges struct {
+	f     *function
+	limit int
+	n     int64
+}
+
+// put sets or cancels a timer in the update of its invocation.
+func (c *timerChanges) put(e *Engine, tx store.Tx, j *job, x *functions.Effect) error {
+	f, id := c.f, timerID{j.key, x.Name}
+	key := timerKey(f.Name, id)
+	_, had, err := tx.Get(key)
+	if err != nil {
+		return fmt.Errorf("timer %q: %w", x.Name, err)
+	}
 	if x.Kind == functions.CancelTimer {
-		tx.Delete(timerKey(f.Name, id))
+		if had {
+			c.n--
+		}
+		tx.Delete(key)
 		tx.OnDurable(func() { e.disarm(f.Name, id) })
 		return nil
+	}
+	if !had {
+		c.n++
 	}
 	due := e.clock.Now() + x.For
 	w := wire.NewWriter(nil)
 	w.Int(int64(due))
 	w.Uint(uint64(j.ev.Chain))
-	tx.Put(timerKey(f.Name, id), w.Data())
+	tx.Put(key, w.Data())
 	tx.OnDurable(func() { e.arm(f.Name, id, due) })
 	return nil
+}
+
+// check refuses more timers than the function may have. One that has too many, since the limit was lowered, may still set those anew.
+func (c *timerChanges) check(tx store.Tx) error {
+	if sum := c.f.timersSet.Load() + c.n; c.n > 0 && sum > int64(c.limit) {
+		return fmt.Errorf("function %s would have %d timers and limits.timers is %d: cancel some, or raise limits.timers in function.yaml",
+			c.f.Name, sum, c.limit)
+	}
+	c.f.countTimers(tx, c.n)
+	return nil
+}
+
+// countTimers counts timers that an update sets, or fewer of them, with its fate.
+func (f *function) countTimers(tx store.Tx, n int64) {
+	if n != 0 {
+		tx.OnJoin(func() { f.timersSet.Add(n) })
+		tx.OnFail(func(error) { f.timersSet.Add(-n) })
+	}
 }
 
 // arm schedules a durable timer.
 func (e *Engine) arm(fn string, id timerID, due time.Duration) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	f := e.fns[fn]
-	if f == nil {
-		return
+	if f := e.fns[fn]; f != nil {
+		e.armOf(f, id, due)
 	}
+}
+
+// armOf is arm for one who holds mu.
+func (e *Engine) armOf(f *function, id timerID, due time.Duration) {
 	e.wheel.cancel(f.timers[id])
-	f.timers[id] = e.wheel.add(due, func() { e.fire(fn, id, due) })
+	f.timers[id] = e.wheel.add(due, func() { e.fire(f.Name, id, due) })
 }
 
 func (e *Engine) disarm(fn string, id timerID) {
@@ -87,6 +123,7 @@ func (e *Engine) fire(fn string, id timerID, due time.Duration) {
 			return errTimerGone
 		}
 		tx.Delete(timerKey(fn, id))
+		f.countTimers(tx, -1)
 		tx.OnFail(func(error) { // it still stands there, and fires again
 			j.dropped.Store(true)
 			e.arm(fn, id, due)
@@ -136,14 +173,15 @@ func (e *Engine) dropTimers(ctx context.Context, fn string) error {
 // timersAtOnce is how many timers one update deletes.
 const timersAtOnce = 256
 
-// loadTimersOf schedules the stored timers of a function that has been installed.
-func (e *Engine) loadTimersOf(fn string) error {
-	type stored struct {
-		id  timerID
-		due time.Duration
-	}
-	var found []stored
-	err := e.st.View(func(r store.Reader) error {
+// setTimer is a timer as the store has it.
+type setTimer struct {
+	id  timerID
+	due time.Duration
+}
+
+// loadTimers reads the stored timers of a function that is about to be installed.
+func (e *Engine) loadTimers(fn string) (found []setTimer, err error) {
+	err = e.st.View(func(r store.Reader) error {
 		return r.Scan(store.NewKey(store.Timers).String(fn), nil, func(k, v []byte) bool {
 			fields := store.Parse(k)
 			_ = fields.String()
@@ -155,15 +193,12 @@ func (e *Engine) loadTimersOf(fn string) error {
 				e.losses.add("damaged", 1)
 				return true
 			}
-			found = append(found, stored{id, due})
-			return len(found) < maxTimers
+			found = append(found, setTimer{id, due})
+			return len(found) < functions.MaxTimers
 		})
 	})
 	if err != nil {
-		return fmt.Errorf("read the timers of function %q: %w", fn, err)
+		return nil, fmt.Errorf("read the timers of function %q: %w", fn, err)
 	}
-	for _, t := range found {
-		e.arm(fn, t.id, t.due)
-	}
-	return nil
+	return found, nil
 }
