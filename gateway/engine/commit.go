@@ -1,9 +1,7 @@
 package engine
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -88,36 +86,13 @@ func (e *Engine) judge(j *job, o *functions.Outcome) verdict {
 	if o.Fault == nil && o.Retry == nil {
 		o.Fault = e.check(j.dep.spec(), o)
 	}
-	retry := j.dep.spec().Retry
-	switch {
-	case o.Retry != nil:
-		v := verdict{what: "retry", fault: &functions.Fault{Kind: functions.FaultError, Message: "it asked to be run again: " + rules.Printable(o.Retry.Why, 200)}}
-		v.after = min(max(o.Retry.After, 0), retry.Max)
-		if o.Retry.After <= 0 {
-			v.after = backoff(retry, int(j.attempt.Load()))
-		}
-		if int(j.attempt.Load()) >= retry.Attempts {
-			v.what = "dead"
-		}
-		return v
-	case o.Fault == nil:
-		return verdict{what: "committed"}
-	case o.Fault.Kind.Passes() && int(j.attempt.Load()) < retry.Attempts:
-		return verdict{what: "retry", fault: o.Fault, after: backoff(retry, int(j.attempt.Load()))}
+	retry, attempt := j.dep.spec().Retry, int(j.attempt.Load())
+	v := rules.Judge(retry, attempt, o)
+	if v.What == "retry" && v.After <= 0 {
+		d := rules.Backoff(retry, attempt)
+		v.After = d/2 + rand.N(d/2+1) // the upper half is left to chance, so that what failed together does not come again together
 	}
-	return verdict{what: "dead", fault: o.Fault}
-}
-
-// backoff is the wait before the next attempt: exponential, with the upper half left to chance.
-func backoff(r functions.Retry, attempt int) time.Duration {
-	d := r.First
-	for range attempt - 1 {
-		if d *= 2; d >= r.Max {
-			d = r.Max
-			break
-		}
-	}
-	return d/2 + rand.N(d/2+1)
+	return verdict{what: v.What, fault: v.Fault, after: v.After}
 }
 
 // commit makes one update of all that an invocation decided. Everything in memory follows when the group is durable.
@@ -291,7 +266,7 @@ func (e *Engine) apply(tx store.Tx, j *job, o *functions.Outcome, children []*ch
 				return nil, err
 			}
 		default:
-			if err := applyState(tx, j, x); err != nil {
+			if err := state.Apply(tx, f.Name, j.key, x, j.dep.spec().Limits.State); err != nil {
 				return nil, err
 			}
 		}
@@ -488,44 +463,3 @@ func (e *Engine) putChild(tx store.Tx, c *child) error {
 	c.stored = true
 	return nil
 }
-
-// applyState writes one effect on state.
-func applyState(tx store.Tx, j *job, x *functions.Effect) error {
-	quota := j.dep.spec().Limits.State
-	ref := state.Keyed(j.fn.Name, j.key)
-	switch x.Kind {
-	case functions.SetShared, functions.DeleteShared, functions.IncrShared:
-		ref = state.Shared(j.fn.Name)
-	}
-	switch x.Kind {
-	case functions.SetState, functions.SetShared:
-		return state.Set(tx, ref, x.Name, x.Value, quota)
-	case functions.DeleteState, functions.DeleteShared:
-		return state.Delete(tx, ref, x.Name)
-	case functions.IncrState, functions.IncrShared:
-		return state.Incr(tx, ref, x.Name, x.By, quota)
-	}
-	return fmt.Errorf("effect %d is no effect on state", x.Kind)
-}
-
-// readState answers a read of state.
-func readState(s store.Reader, r functions.Read, ref state.Ref, a *functions.ReadAnswer) error {
-	switch r.Kind {
-	case functions.ReadState, functions.ReadShared:
-		v, _, err := state.Get(s, ref, r.Name)
-		a.Value = append([]byte(nil), v...)
-		if v == nil {
-			a.Value = nil
-		}
-		return err
-	}
-	names, err := state.Keys(s, ref, r.Name, maxKeys)
-	if err != nil {
-		return err
-	}
-	a.Value, err = json.Marshal(names)
-	return err
-}
-
-// maxKeys bounds what keys() returns.
-const maxKeys = 1000

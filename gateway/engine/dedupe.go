@@ -5,9 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/perigee-iot/perigee/functions"
-	"github.com/perigee-iot/perigee/internal/event"
-	"github.com/perigee-iot/perigee/internal/jsonscan"
 	"github.com/perigee-iot/perigee/internal/store"
 	"github.com/perigee-iot/perigee/internal/wire"
 )

@@ -426,7 +426,7 @@ func (e *Engine) answer(j *job, r functions.Read) functions.ReadAnswer {
 			return a
 		}
 		err = e.st.View(func(s store.Reader) error {
-			return readState(s, r, state.Keyed(f.Name, j.key), &a)
+			return state.Answer(s, state.Keyed(f.Name, j.key), r, &a)
 		})
 	case functions.ReadShared, functions.ReadSharedKeys:
 		err = e.st.View(func(s store.Reader) error {
@@ -441,7 +441,7 @@ func (e *Engine) answer(j *job, r functions.Read) functions.ReadAnswer {
 			if _, again := j.reads[r]; !again {
 				j.reads[r] = version
 			}
-			return readState(s, r, ref, &a)
+			return state.Answer(s, ref, r, &a)
 		})
 	case functions.ReadDevice:
 		if !j.dep.spec().Permissions.AllowsReadDevice(r.Name) {

@@ -10,10 +10,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/perigee-iot/perigee/drivers"
-	"github.com/perigee-iot/perigee/functions"
 	"github.com/perigee-iot/perigee/functions/rules"
 	"github.com/perigee-iot/perigee/internal/event"
-	"github.com/perigee-iot/perigee/internal/jsonscan"
 	"github.com/perigee-iot/perigee/internal/store"
 )
 

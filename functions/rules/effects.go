@@ -1,0 +1,166 @@
+package rules
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/perigee-iot/perigee/functions"
+)
+
+const (
+	maxName  = 128                  // bytes of a state value's, timer's or stream's name
+	maxTimer = 366 * 24 * time.Hour // the longest a timer may run
+)
+
+// Surroundings is what effects are checked against beside the function's own spec.
+type Surroundings struct {
+	Prefix   string                 // topics under which functions may not publish
+	Writable func(name string) bool // whether there is a device that takes values
+}
+
+// Check goes through what an invocation wants done and returns the fault that it is if any of it may not be.
+//
+// The worker checked all this before, to fault at the right line. It is checked again here because nothing that a
+// worker says is believed: a worker that was taken over could send any frame.
+func Check(spec *functions.Spec, o *functions.Outcome, s Surroundings) *functions.Fault {
+	lim := spec.Limits
+	if len(o.Effects) > lim.Effects {
+		return BadOutput("limits.effects is %d, and it has %d effects", lim.Effects, len(o.Effects))
+	}
+	size := len(o.Result)
+	for i := range o.Effects {
+		size += len(o.Effects[i].Name) + len(o.Effects[i].Value)
+	}
+	if size > lim.EffectBytes {
+		return BadOutput("its effects and result have %d bytes in all, more than the %d of limits.effects", size, lim.EffectBytes)
+	}
+	if o.Result != nil && !json.Valid(o.Result) {
+		return BadOutput("its result is not JSON")
+	}
+	for i := range o.Effects {
+		if fault := checkEffect(spec, &o.Effects[i], s); fault != nil {
+			return fault
+		}
+	}
+	return nil
+}
+
+func checkEffect(spec *functions.Spec, x *functions.Effect, s Surroundings) *functions.Fault {
+	p := &spec.Permissions
+	switch x.Kind {
+	case functions.SetState, functions.SetShared:
+		if !json.Valid(x.Value) {
+			return BadOutput("the value of state %q is not JSON", Printable(x.Name, maxName))
+		}
+		fallthrough
+	case functions.DeleteState, functions.DeleteShared, functions.IncrState, functions.IncrShared:
+		if spec.Key.Kind == functions.KeyNone && (x.Kind == functions.SetState || x.Kind == functions.DeleteState || x.Kind == functions.IncrState) {
+			return BadOutput("a function with key: none has no state of its own key; use shared")
+		}
+		return checkName("state", x.Name)
+	case functions.SetTimer:
+		if x.For <= 0 || x.For > maxTimer {
+			return BadOutput("timer %q is set to %v; between 1ms and %v is possible", Printable(x.Name, maxName), x.For, maxTimer)
+		}
+		return checkName("timer", x.Name)
+	case functions.CancelTimer:
+		return checkName("timer", x.Name)
+	case functions.Append:
+		if !p.AllowsStream(x.Name) {
+			return denied("append to stream %q", "streams", x.Name)
+		}
+		if !json.Valid(x.Value) {
+			return BadOutput("a record for stream %q is not JSON", x.Name)
+		}
+	case functions.Publish:
+		if !p.AllowsPublish(x.Name) || strings.HasPrefix(x.Name+"/", s.Prefix+"/") {
+			return denied("publish to %q", "publish", x.Name)
+		}
+		if x.QoS > 2 {
+			return BadOutput("a publish with QoS %d", x.QoS)
+		}
+	case functions.WriteDevice:
+		if !p.AllowsWriteDevice(x.Name) {
+			return denied("write device %q", "devices: {write", x.Name)
+		}
+		if !s.Writable(x.Name) {
+			return BadOutput("device %q cannot be written", Printable(x.Name, maxName))
+		}
+		if _, err := Scalar(x.Value); err != nil {
+			return BadOutput("the value for device %q: %v", x.Name, err)
+		}
+	default:
+		return BadOutput("an effect of the unknown kind %d", x.Kind)
+	}
+	return nil
+}
+
+func checkName(what, name string) *functions.Fault {
+	if name == "" || len(name) > maxName || !utf8.ValidString(name) || strings.ContainsRune(name, 0) {
+		return BadOutput("%q is no name for a %s: 1 to %d bytes of text", Printable(name, 40), what, maxName)
+	}
+	return nil
+}
+
+// BadOutput is the fault of an outcome that cannot be carried out.
+func BadOutput(format string, args ...any) *functions.Fault {
+	return &functions.Fault{Kind: functions.FaultBadOutput, Message: fmt.Sprintf(format, args...)}
+}
+
+func denied(format, permission, name string) *functions.Fault {
+	list := fmt.Sprintf("%s: [%s]", permission, name)
+	if strings.Contains(permission, "{") {
+		list += "}"
+	}
+	return &functions.Fault{Kind: functions.FaultDenied, Message: "not permitted: " + fmt.Sprintf(format, Printable(name, 80)),
+		Hint: "add to function.yaml: permissions: {" + list + "}"}
+}
+
+// Scalar decodes a value for a device: a bool, a number, a string or nil.
+func Scalar(b []byte) (any, error) {
+	if len(b) == 0 {
+		return nil, nil
+	}
+	var v any
+	if err := json.Unmarshal(b, &v); err != nil {
+		return nil, fmt.Errorf("it is not JSON: %w", err)
+	}
+	switch v.(type) {
+	case nil, bool, float64, string:
+		return v, nil
+	}
+	return nil, fmt.Errorf("a device takes true, false, a number or a text, not %s", b)
+}
+
+// Describe says what an effect does, in a few words for people.
+func Describe(x *functions.Effect) string {
+	val := func() string { return Printable(string(x.Value), 60) }
+	switch x.Kind {
+	case functions.SetState:
+		return fmt.Sprintf("state %s = %s", x.Name, val())
+	case functions.SetShared:
+		return fmt.Sprintf("shared %s = %s", x.Name, val())
+	case functions.DeleteState:
+		return "state " + x.Name + " deleted"
+	case functions.DeleteShared:
+		return "shared " + x.Name + " deleted"
+	case functions.IncrState:
+		return fmt.Sprintf("state %s + %v", x.Name, x.By)
+	case functions.IncrShared:
+		return fmt.Sprintf("shared %s + %v", x.Name, x.By)
+	case functions.SetTimer:
+		return fmt.Sprintf("timer %s in %v", x.Name, x.For)
+	case functions.CancelTimer:
+		return "timer " + x.Name + " cancelled"
+	case functions.Publish:
+		return "publish " + x.Name + " " + val()
+	case functions.WriteDevice:
+		return fmt.Sprintf("device %s = %s", x.Name, val())
+	case functions.Append:
+		return "stream " + x.Name
+	}
+	return "?"
+}
