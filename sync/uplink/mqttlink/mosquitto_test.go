@@ -2,13 +2,7 @@ package mqttlink_test
 
 import (
 	"context"
-	"fmt"
-	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -21,55 +15,9 @@ import (
 	"github.com/perigee-iot/perigee/sync/uplinktest"
 )
 
-// mosquitto is Debian's broker in a process, which can be killed and started again.
-type mosquitto struct {
-	t    *testing.T
-	path string
-	conf string
-	addr string
-	cmd  *exec.Cmd
-}
-
-func startMosquitto(t *testing.T) *mosquitto {
-	path, err := exec.LookPath("mosquitto")
-	if err != nil {
-		if path = "/usr/sbin/mosquitto"; !isFile(path) {
-			t.Skip("mosquitto is not installed")
-		}
-	}
-	port := mosquittotest.FreePort(t)
-	dir := t.TempDir()
-	m := &mosquitto{t: t, path: path, conf: filepath.Join(dir, "mosquitto.conf"), addr: fmt.Sprintf("127.0.0.1:%d", port)}
-	require.NoError(t, os.WriteFile(m.conf, fmt.Appendf(nil, "listener %d 127.0.0.1\nallow_anonymous true\nuser root\n"+
-		"persistence true\npersistence_location %s/\nmax_queued_messages 0\nmax_inflight_messages 0\n", port, dir), 0o600))
-	m.start()
-	t.Cleanup(func() { m.end(syscall.SIGKILL) })
-	return m
-}
-
-func isFile(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
-}
-
-func (m *mosquitto) start() {
-	m.cmd = exec.Command(m.path, "-c", m.conf)
-	require.NoError(m.t, m.cmd.Start())
-	uplinktest.Until(m.t, func() bool {
-		c, err := net.Dial("tcp", m.addr)
-		if err == nil {
-			_ = c.Close()
-		}
-		return err == nil
-	})
-}
-
-func (m *mosquitto) end(s syscall.Signal) {
-	if m.cmd != nil {
-		_ = m.cmd.Process.Signal(s)
-		_ = m.cmd.Wait()
-		m.cmd = nil
-	}
+// startMosquitto runs a real broker that bounds nothing, and keeps its queues over a shutdown.
+func startMosquitto(t *testing.T) *mosquittotest.Broker {
+	return mosquittotest.Start(t, mosquittotest.Options{Persistence: true, Config: []string{"max_queued_messages 0", "max_inflight_messages 0"}})
 }
 
 // reader is a far side behind the broker: a client with a session of its own that takes all batches.
@@ -81,9 +29,9 @@ type reader struct {
 	ready chan struct{} // closed while it is subscribed
 }
 
-func startReader(t *testing.T, m *mosquitto, cloud *uplinktest.Cloud) *reader {
+func startReader(t *testing.T, m *mosquittotest.Broker, cloud *uplinktest.Cloud) *reader {
 	r := &reader{cloud: cloud, ready: make(chan struct{})}
-	o := paho.NewClientOptions().AddBroker("tcp://" + m.addr).SetClientID("reader").SetCleanSession(false).
+	o := paho.NewClientOptions().AddBroker(m.URL).SetClientID("reader").SetCleanSession(false).
 		SetMaxReconnectInterval(20 * time.Millisecond).SetConnectRetry(true).SetConnectRetryInterval(20 * time.Millisecond).
 		SetDefaultPublishHandler(func(_ paho.Client, msg paho.Message) { cloud.Take(msg.Payload()) })
 	o.SetOnConnectHandler(func(c paho.Client) {
@@ -137,15 +85,15 @@ func TestMosquittoKilledInBetween(t *testing.T) {
 	r := startReader(t, m, cloud)
 	b := uplinktest.NewBox(t)
 	b.Fill(5000, "a", "b")
-	u, stop := b.Start(&gated{newLink(t, mqttlink.Options{URL: "mqtt://" + m.addr}), r})
+	u, stop := b.Start(&gated{newLink(t, mqttlink.Options{URL: m.URL}), r})
 	sent := func() int64 {
 		s, err := u.Status()
 		require.NoError(t, err)
 		return s.Sent
 	}
-	for i, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL, syscall.SIGTERM, syscall.SIGKILL} {
+	for i, kill := range []bool{false, true, false, true} {
 		uplinktest.Until(t, func() bool { return sent() >= int64(700*(i+1)) })
-		if sig == syscall.SIGKILL {
+		if kill {
 			u.Pause()
 			uplinktest.Until(t, func() bool {
 				rep, err := cloud.Report()
@@ -154,9 +102,13 @@ func TestMosquittoKilledInBetween(t *testing.T) {
 			})
 		}
 		r.reset()
-		m.end(sig)
+		if kill {
+			m.Kill()
+		} else {
+			m.Stop()
+		}
 		u.Resume()
-		m.start()
+		m.Restart()
 	}
 	b.Drain(u)
 	stop()

@@ -34,8 +34,8 @@ func lost(c uplink.Conn) error {
 
 func TestTwoGatewaysWithOneIDAreNamed(t *testing.T) {
 	m := startMosquitto(t)
-	one := newLink(t, mqttlink.Options{URL: "tcp://" + m.addr})
-	two := newLink(t, mqttlink.Options{URL: "tcp://" + m.addr})
+	one := newLink(t, mqttlink.Options{URL: m.URL})
+	two := newLink(t, mqttlink.Options{URL: m.URL})
 	var contested *uplink.ContestedError
 	for i := range 5 {
 		a := connect(t, one)
