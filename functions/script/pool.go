@@ -31,7 +31,16 @@ func (m *Machine) keepState(L *lua.LState) {
 	L.RemoveContext()
 	L.SetTop(registryStart)
 	L.SetTop(0)
+	wipeFrames(L)
+	L.G.Global, L.Env = nil, nil
 	m.spare = L
+}
+
+// wipeFrames forgets the functions that were called last. Nothing can reach them, but with their upvalues and their globals they would stay in memory,
+// and count as the next run's.
+func wipeFrames(L *lua.LState) {
+	segment := reflect.ValueOf(L).Elem().FieldByName("stack").Elem().Elem().FieldByName("segments").Index(0)
+	reflect.NewAt(segment.Type().Elem(), segment.UnsafePointer()).Elem().SetZero()
 }
 
 // registers is how many registers a state has. They grow with the depth of calls and never shrink; the library does not tell.

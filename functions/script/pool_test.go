@@ -73,3 +73,23 @@ func TestFieldsThatAreNotNamedAreNotThere(t *testing.T) {
 		require.Equal(t, want, eval(t, main), main)
 	}
 }
+
+// What a run left is garbage as soon as it is over: it does not count as memory of the next one, which may be another function's.
+func TestGarbageOfARunIsNotTheNextOnes(t *testing.T) {
+	for name, first := range map[string]string{
+		"globals":      `big = {} for i = 1, 200 do big[i] = ("x"):rep(60000) end return 1`,
+		"deep globals": `local function deep(n) if n > 0 then return 1 + deep(n - 1) end big = {} for i = 1, 200 do big[i] = ("x"):rep(60000) end return 0 end return deep(60)`,
+		"upvalues":     `local big = {} local function fill(n) if n > 0 then return 1 + fill(n - 1) end for i = 1, 200 do big[i] = ("x"):rep(60000) end return 0 end return fill(5)`,
+		"raised":       `big = {} for i = 1, 200 do big[i] = ("x"):rep(60000) end error("x")`,
+		"coroutine":    `big = {} for i = 1, 200 do big[i] = ("x"):rep(60000) end coroutine.wrap(function() coroutine.yield(big) end)() return 1`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, run := loadBoth(t, body(first), body(`local t = {} for i = 1, 150 do t[i] = ("y"):rep(60000) end local s = os.clock() while os.clock() - s < 0.03 do end return #t`))
+			run("first")
+			require.Equal(t, name != "raised" && name != "coroutine", m.spare != nil)
+			out := run("second")
+			require.Nil(t, out.Fault)
+			require.Equal(t, "150", string(out.Result))
+		})
+	}
+}
