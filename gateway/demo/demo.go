@@ -138,7 +138,7 @@ func newDemo(o Options, w *workspace) (d *demo, err error) {
 	d.house = newHouse(w.broker, run, d.ledger)
 	d.feed = &feed{client: d.client, board: d.board}
 	d.poller = &poller{client: d.client, board: d.board, wire: d.wire, child: d.child, ledger: d.ledger, funcs: w.funcs, poke: make(chan struct{}, 1)}
-	d.evil = &hostile{client: d.client, ledger: d.ledger, tell: tell, ask: make(chan struct{}, 1)}
+	d.evil = &hostile{client: d.client, ledger: d.ledger, tell: tell, stays: hostileStays, ask: make(chan struct{}, 1)}
 	if d.watch, err = newWatcher(w, tell, d.reload); err != nil {
 		_ = d.wire.listen.Close()
 		_ = d.cloud.Close() // the reason is more interesting

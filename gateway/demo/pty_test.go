@@ -120,13 +120,16 @@ func (s *show) resize(cols, rows uint16) {
 	require.NoError(s, pty.Setsize(s.pty, &pty.Winsize{Cols: cols, Rows: rows}))
 }
 
+// grouped is a number for people.
+const grouped = `(\d{1,3}(?: \d{3})*)`
+
 // number waits until the number after name is at least n, and returns it.
 func (s *show) number(name string, n int) int {
 	s.Helper()
 	var got int
 	require.Eventually(s, func() bool {
-		if m := regexp.MustCompile(name + ` +([\d,]+)`).FindStringSubmatch(s.vt.text()); m != nil {
-			got, _ = strconv.Atoi(strings.ReplaceAll(m[1], ",", ""))
+		if m := regexp.MustCompile(name + ` +` + grouped).FindStringSubmatch(s.vt.text()); m != nil {
+			got, _ = strconv.Atoi(strings.ReplaceAll(m[1], " ", ""))
 		}
 		return got >= n && got > 0 || n == 0
 	}, 2*patience, 20*time.Millisecond, "%s at least %d", name, n)
@@ -208,7 +211,7 @@ func TestEveryKey(t *testing.T) {
 
 	s.press("q")
 	out := s.ended()
-	accepted := regexp.MustCompile(`accepted +([\d,]+)`).FindStringSubmatch(out)
+	accepted := regexp.MustCompile(`accepted +` + grouped).FindStringSubmatch(out)
 	require.NotNil(t, accepted, out)
 	require.Regexp(t, `committed +`+accepted[1]+` `, out)
 	require.Regexp(t, `lost +0 `, out)
@@ -219,6 +222,9 @@ func TestEveryKey(t *testing.T) {
 	}
 	require.NotContains(t, out, "\x1b")
 	require.FileExists(t, main, "the directory stays")
+	log, err := os.ReadFile(filepath.Join(s.dir, "gateway.log"))
+	require.NoError(t, err)
+	require.Contains(t, string(log), `msg="a function was removed" function=hostile`)
 	require.NoFileExists(t, filepath.Join(s.dir, "data", "perigee.sock"), "the gateway was stopped in peace")
 }
 
