@@ -38,6 +38,7 @@ type outcomeReport struct {
 	event   string
 	verdict verdict
 	outcome *functions.Outcome
+	err     error // there is no outcome, and there will be none
 }
 
 // finish takes the outcome of an invocation from the pool and makes it durable: the effects of a success, the next
@@ -60,6 +61,7 @@ func (e *Engine) settle(j *job, o *functions.Outcome) {
 	}
 	e.mu.Lock()
 	e.unhold(j)
+	j.lane.refused = nil
 	f.ran(o.Usage.Wall)
 	if v.what == "committed" {
 		f.remember(o.Reads)
@@ -300,7 +302,12 @@ func (e *Engine) uncommitted(j *job, err error) {
 		e.again(j)
 	case errors.Is(err, store.ErrTooBig):
 		e.finishFault(j, rules.BadOutput("its effects are too much for one transaction of the store: return fewer or smaller ones"))
+	case errors.Is(err, store.ErrFull) && j.waiter != nil:
+		e.giveUp(j, err)
 	case errors.Is(err, store.ErrFull), errors.Is(err, store.ErrDropped), errors.Is(err, errStale):
+		if errors.Is(err, store.ErrFull) {
+			e.refused(j, err)
+		}
 		e.mu.Lock()
 		e.redo(j)
 		e.finished(j)
@@ -316,6 +323,18 @@ func (e *Engine) uncommitted(j *job, err error) {
 		e.finished(j)
 		e.mu.Unlock()
 	}
+}
+
+// refused notes that the disk has no room for the outcome of a job, and tells it those who look.
+func (e *Engine) refused(j *job, why error) {
+	e.mu.Lock()
+	first := j.lane.refused == nil
+	j.lane.refused = why
+	e.mu.Unlock()
+	j.life.change(first, func() {
+		o := j.life.of(j.fn)
+		o.What, o.Why = "waiting", why.Error()
+	})
 }
 
 // finishFault commits a fault in place of an outcome that could not be applied.

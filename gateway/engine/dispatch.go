@@ -144,6 +144,7 @@ type lane struct {
 	gen     atomic.Int64 // rises when an outcome was lost with a group of the store: what was dispatched before is stale
 	redo    []*job       // those whose outcomes were lost or refused; while there are any, nothing is dispatched
 	pending int          // outcomes that are being made, or are not durable yet
+	refused error        // the disk has no room for its outcomes; nil since one was taken
 }
 
 // function is one active, paused or blocked function.

@@ -119,13 +119,19 @@ func TestALostOutcomeIsNoAttempt(t *testing.T) {
 	require.Equal(t, "[1]", p.state("lister", "in/a", "list"))
 }
 
-func TestARefusedRetryKeepsItsSourceWaiting(t *testing.T) {
+// newFullRig is a rig on a disk that has no room: it takes only what deletes, and overwrites a little.
+func newFullRig(t *testing.T) *rig {
+	t.Helper()
 	r := newRig(t)
 	r.stop()
 	var fs unix.Statfs_t
 	require.NoError(t, unix.Statfs(r.dir, &fs))
 	full := store.Options{Linger: time.Millisecond, MinFree: 4 * int64(fs.Bavail) * int64(fs.Bsize)} //nolint:unconvert // narrower on some machines
-	r = openRigOn(t, r.dir, full, func(o *Options) { o.RedoAfter = time.Millisecond })
+	return openRigOn(t, r.dir, full, func(o *Options) { o.RedoAfter = time.Millisecond })
+}
+
+func TestARefusedRetryKeepsItsSourceWaiting(t *testing.T) {
+	r := newFullRig(t)
 	var runs atomic.Int64
 	const noMemory = "name: counter\ntriggers: [{mqtt: {topic: in/+, retained: always}}]\n" // an outcome without effects writes nothing
 	r.fn(noMemory, func(*functions.Invocation, func(functions.Read) functions.ReadAnswer) *functions.Outcome {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/perigee-iot/perigee/drivers"
 	"github.com/perigee-iot/perigee/functions"
-	"github.com/perigee-iot/perigee/functions/rules"
 	"github.com/perigee-iot/perigee/internal/event"
 	"github.com/perigee-iot/perigee/internal/store"
 )
@@ -199,6 +198,8 @@ func (e *Engine) awaitIdle(ctx context.Context, f *function) {
 	}
 }
 
+var errRemoved = errors.New("the function was removed while this event waited")
+
 // orphan makes a dead letter of an event whose function has gone. lost, if not nil, is called if that is dropped with its group.
 func (e *Engine) orphan(j *job, lost func()) error {
 	if j.ev == nil {
@@ -212,7 +213,7 @@ func (e *Engine) orphan(j *job, lost func()) error {
 			return nil
 		}
 	}
-	fault := &functions.Fault{Kind: functions.FaultError, Message: "the function was removed while this event waited"}
+	fault := &functions.Fault{Kind: functions.FaultError, Message: errRemoved.Error()}
 	err := e.update(func(tx store.Tx) error {
 		if j.done.Load() || j.dropped.Load() {
 			return nil
@@ -229,6 +230,9 @@ func (e *Engine) orphan(j *job, lost func()) error {
 		} else {
 			e.marks.put(tx, j)
 			tx.OnDurable(func() { j.from.settled() })
+		}
+		if j.waiter != nil {
+			tx.OnDurable(func() { j.waiter(&outcomeReport{event: j.ev.ID, err: errRemoved}) })
 		}
 		tx.OnJoin(func() { j.done.Store(true) })
 		tx.OnFail(func(error) {
@@ -293,96 +297,6 @@ func (e *Engine) Ticks() map[string]time.Duration {
 func (e *Engine) Event(ctx context.Context, what string) {
 	ev := &event.Event{Source: "gateway", Type: event.Gateway, Subject: what, Data: []byte(`{"what":"` + what + `"}`)}
 	_ = e.Offer(ctx, drivers.Delivery{Event: ev})
-}
-
-// Request is an event made by hand for one function.
-type Request struct {
-	Data   []byte
-	Topic  string
-	Params map[string]string
-	Key    *string
-}
-
-// Report is what became of it.
-type Report struct {
-	EventID string
-	Outcome string // committed, dead
-	Fault   *functions.Fault
-	Result  []byte
-	Effects []string
-	Logs    []functions.LogLine
-	Usage   functions.Usage
-}
-
-// Invoke runs a function on an event made by hand and waits for its durable outcome. It takes its place in the order of its key.
-func (e *Engine) Invoke(ctx context.Context, name string, r Request) (*Report, error) {
-	e.mu.Lock()
-	f := e.fns[name]
-	var state State
-	var spec *functions.Spec
-	if f != nil {
-		state, spec = f.State, f.dep.spec()
-	}
-	e.mu.Unlock()
-	if f == nil {
-		return nil, fmt.Errorf("there is no function %q", name)
-	}
-	if state != Active {
-		return nil, fmt.Errorf("function %q is %s and does not run", name, state)
-	}
-	ev := &event.Event{Source: "invoke", Type: event.Invoke, Subject: name, Data: r.Data, Topic: r.Topic}
-	if r.Topic != "" {
-		ev.Type = event.Message
-		if r.Params == nil {
-			r.Params = paramsOf(spec, r.Topic)
-		}
-	}
-	if r.Key != nil {
-		ev.Key, ev.HasKey = *r.Key, true
-	}
-	if why := e.unacceptable(ev); why != "" {
-		return nil, errors.New(why)
-	}
-	e.stamp(ev)
-	life := e.lives.add(ev)
-	key, err := rules.KeyOf(spec, ev, r.Params)
-	if err != nil {
-		return nil, err
-	}
-	got := make(chan *outcomeReport, 1)
-	j := &job{fn: f, ev: ev, key: key, params: r.Params, size: len(ev.Data) + 256, life: life, order: e.seq.next(), since: e.clock.Now(),
-		waiter: func(o *outcomeReport) { got <- o }}
-	e.counts.received.Add(1)
-	e.start([]*job{j})
-	select {
-	case o := <-got:
-		return o.report(), nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("event %s still waits for its outcome: %w", ev.ID, ctx.Err())
-	}
-}
-
-func (o *outcomeReport) report() *Report {
-	r := &Report{EventID: o.event, Outcome: o.verdict.what, Fault: o.verdict.fault, Usage: o.outcome.Usage, Logs: o.outcome.Logs}
-	if o.verdict.what == "committed" {
-		r.Result = o.outcome.Result
-		for i := range o.outcome.Effects {
-			r.Effects = append(r.Effects, rules.Describe(&o.outcome.Effects[i]))
-		}
-	}
-	return r
-}
-
-// paramsOf finds the params that a topic has in one of a function's triggers.
-func paramsOf(spec *functions.Spec, name string) map[string]string {
-	var found map[string]string
-	t := newRoutes()
-	f := &function{dep: &Deployment{Bundle: &functions.Bundle{Spec: spec}}}
-	for i := range spec.Triggers {
-		t.add(&route{fn: f, trigger: &spec.Triggers[i]})
-	}
-	t.match(&event.Event{Type: event.Message, Topic: name}, func(_ *route, p map[string]string, _ *event.Event) { found = p })
-	return found
 }
 
 // FunctionInfo is a function as it stands.
