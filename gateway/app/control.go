@@ -187,14 +187,14 @@ func (a *App) Pause(ctx context.Context, name, reason string) error {
 	})
 }
 
-// Resume lets it run again.
+// Resume lets it run again. One that is blocked stays so: what blocks it is not that somebody paused it.
 func (a *App) Resume(ctx context.Context, name string) error {
 	a.deploying.Lock()
 	defer a.deploying.Unlock()
 	if _, err := a.find(name); err != nil {
 		return err
 	}
-	return a.pausing(ctx, name, func(tx store.Tx) (catalog.Entry, error) {
+	err := a.pausing(ctx, name, func(tx store.Tx) (catalog.Entry, error) {
 		var lost *state.MismatchError
 		if err := state.Verify(tx, name); errors.As(err, &lost) {
 			if err := state.Accept(tx, name); err != nil { // somebody has looked at it
@@ -203,6 +203,14 @@ func (a *App) Resume(ctx context.Context, name string) error {
 		}
 		return catalog.Resume(tx, name)
 	})
+	if err != nil {
+		return err
+	}
+	if f, err := a.find(name); err == nil && f.State == engine.Blocked {
+		return api.Errorf("conflict", "function %s stays blocked: %s", name, f.Reason).
+			WithHint("it is not paused, and runs as soon as this gateway has what it needs")
+	}
+	return nil
 }
 
 func (a *App) pausing(ctx context.Context, name string, change func(tx store.Tx) (catalog.Entry, error)) error {
@@ -231,6 +239,9 @@ func (a *App) Invoke(ctx context.Context, name string, r *api.InvokeRequest) (*a
 		return nil, err
 	}
 	got, err := a.engine.Invoke(ctx, name, engine.Request{Data: r.Data, Topic: r.Topic, Params: r.Params, Key: r.Key})
+	if errors.Is(err, store.ErrFull) {
+		return nil, api.Errorf("unavailable", "%v", err).WithHint("make room on the disk, or lower store.min_free")
+	}
 	if err != nil {
 		return nil, api.Errorf("unavailable", "%v", err)
 	}

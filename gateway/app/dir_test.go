@@ -133,12 +133,17 @@ func TestReloadSaysWhyBlocked(t *testing.T) {
 	h.write("fan/main.lua", "return function() end")
 	changed, _ := h.reload()
 	require.Equal(t, `function fan created, blocked: needs device "fan"`, changed)
+	require.NoError(t, h.Pause(t.Context(), "fan", "for a test"))
+	err := h.Resume(t.Context(), "fan")
+	require.True(t, api.IsCode(err, api.CodeConflict))
+	require.ErrorContains(t, err, `function fan stays blocked: needs device "fan"`)
 	file := filepath.Join(filepath.Dir(h.dir), "gateway.yaml")
 	text, err := os.ReadFile(file)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(file, append(text, "devices: {fan: {sim: {switch: off}}}\n"...), 0o600))
 	changed, _ = h.reload()
 	require.Contains(t, changed, "function fan active")
+	require.NoError(t, h.Resume(t.Context(), "fan"))
 }
 
 // TestEventsLimitCountsWhatIsShown: the limit is of the events that a filter leaves, not of those that it looks at.
