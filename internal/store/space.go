@@ -13,6 +13,7 @@ const (
 	Marks       Space = 'k' // engine: deliveries that may be repeated
 	Catalog     Space = 'c' // functions/catalog: revisions, origins
 	State       Space = 's' // functions/state
+	Usage       Space = 'u' // functions/usage: what functions cost, by hours and days
 	Seen        Space = 'e' // engine: the last payload of a topic for a function
 	Dedupe      Space = 'p' // engine: values that dedupe has seen
 	Streams     Space = 'o' // sync/outbox
