@@ -6,8 +6,8 @@
 //	commit.go     every effect is checked, and what the invocation decided becomes one update of the store
 //	actions.go    publishes and device writes, from the journal, in order per target, after their group is durable
 //
-// Beside it stand which functions there are and what they act on (install.go, routes.go, plant.go); what tells one event
-// from another that came before (marks.go, seen.go, dedupe.go); retries and timers (wheel.go, timers.go), deadletters.go,
+// Beside it stand which functions there are and what they act on (install.go, invoke.go, routes.go, plant.go, ports.go); what tells
+// one event from another that came before (delivery.go, marks.go, seen.go, dedupe.go); retries and timers (wheel.go, timers.go), deadletters.go,
 // the gateway's clock (clock.go), and what people see of it all: lives.go, logs.go, stats.go, losses.go.
 //
 // # Who waits for whom
@@ -17,11 +17,19 @@
 // actions start where the store commits the group: in its committer, or under Crash in the goroutine that hurried it.
 // There is no goroutine per event.
 //
+// # When a group of the store is dropped
+//
+// What was in it, or may have read from it, runs again, in order. An outcome that is lost takes its event back to its lane, and raises
+// the lane's gen: what was dispatched there since is stale and comes back, too, and nothing is dispatched until all of it stands in the queue
+// again. An invocation that began before any drop is stale, whatever it read. Both are decided in the update that would commit the outcome, and
+// the store begins none before all have heard of a drop. What is kept in memory beside the keys changes when its update joins a group
+// and changes back when that is dropped (OnJoin, OnFail), so that a job is never stored, or done, in memory alone.
+//
 // # Locks
 //
 // Engine.mu guards lanes, functions and routes. It is never held during a call of the store's Update, of the pool or
-// of a driver. Functions run by Update hold the store's writer lock and never take Engine.mu; the fields of a job
-// that say "guarded by the writer" are touched only there.
+// a driver. Functions run by Update hold the store's writer lock and never take Engine.mu; those given to OnJoin hold a lock
+// of the store and take at most that of a small thing: a target, or what dedupe has seen.
 package engine
 
 import (
@@ -36,6 +44,7 @@ import (
 	"github.com/perigee-iot/perigee/drivers"
 	"github.com/perigee-iot/perigee/functions/rules"
 	"github.com/perigee-iot/perigee/functions/sandbox"
+	"github.com/perigee-iot/perigee/functions/usage"
 	"github.com/perigee-iot/perigee/internal/event"
 	"github.com/perigee-iot/perigee/internal/retry"
 	"github.com/perigee-iot/perigee/internal/store"
@@ -112,6 +121,7 @@ type Engine struct {
 	counts counts
 	losses *losses
 	marks  *marks
+	usage  *usage.Book
 
 	wheel *wheel
 	plant *plant
@@ -166,6 +176,9 @@ func New(o Options) (*Engine, error) {
 	if e.losses, err = openLosses(o.Store, e.Later); err != nil {
 		return nil, err
 	}
+	if e.usage, err = openUsage(o); err != nil {
+		return nil, err
+	}
 	e.plant = newPlant(e, o.Broker, o.Devices)
 	e.routes = build(nil, o.Devices)
 	if err := e.loadJournal(); err != nil {
@@ -186,6 +199,7 @@ func (e *Engine) Start(ctx context.Context) {
 		defer e.runners.Done()
 		e.wheel.run(ctx)
 	}()
+	e.runners.Go(func() { e.foldUsage(ctx) })
 	e.wheel.add(e.clock.Now()+clockPersist, e.persistClock)
 	e.pump()
 }
@@ -222,6 +236,7 @@ func (e *Engine) Stop() {
 	}
 	e.runners.Wait()
 	e.plant.wg.Wait()
+	e.foldNow()
 	if err := e.st.Update(func(tx store.Tx) error { e.clock.put(tx); return nil }); err != nil {
 		e.log.Debug("the clock was not stored at the end", "error", err)
 	}
