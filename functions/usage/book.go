@@ -27,7 +27,7 @@ type Book struct {
 	st    *store.Store
 	clock Clock
 	log   *slog.Logger
-	size  func(r store.Reader, function string) int64
+	opt   Options
 
 	mu     sync.Mutex // guards live; nothing waits while it is held
 	live   map[id]*live
@@ -58,11 +58,13 @@ type Options struct {
 
 	// StateSize says how many bytes of state a function has; nil: nobody knows.
 	StateSize func(r store.Reader, function string) int64
+	// With is called in every update of Fold that adds something, for what is to be written whenever that is; nil: nothing is.
+	With func(tx store.Tx)
 }
 
 // Open finds the hours and days that are in the store. One that cannot be read is left there, and said.
 func Open(o Options) (*Book, error) {
-	b := &Book{st: o.Store, clock: o.Clock, log: o.Log, size: o.StateSize, live: map[id]*live{}, cal: calendar{zone: o.Zone}}
+	b := &Book{st: o.Store, clock: o.Clock, log: o.Log, opt: o, live: map[id]*live{}, cal: calendar{zone: o.Zone}}
 	if b.log == nil {
 		b.log = slog.Default()
 	}
@@ -94,7 +96,7 @@ func Open(o Options) (*Book, error) {
 // Add counts one invocation of a revision of a function. It takes less than a microsecond and allocates nothing but the first
 // time that it sees a revision.
 func (b *Book) Add(function, revision string, s *Sample) {
-	now, _, _ := b.clock()
+	now := b.clock.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	l := b.record(id{function, revision})
@@ -188,7 +190,8 @@ func (b *Book) giveBack(records map[id]*Record) {
 func (b *Book) Fold() error {
 	b.folding.Lock()
 	defer b.folding.Unlock()
-	now, wall, ok := b.clock()
+	now := b.clock.Now()
+	wall, ok := b.clock.Wall()
 	b.folds++
 	if n := b.Merged(); n > b.told {
 		b.log.Warn("usage of some invocations was added to that of all others, since too many functions ran at once", "invocations", n-b.told, "functions", maxLive)
@@ -211,9 +214,12 @@ func (b *Book) fold(part map[id]*Record, now time.Duration, wall time.Time, ok b
 	hour, isNew := b.cal.hour(now, wall, ok)
 	err := b.update(hour, func(tx store.Tx) error {
 		for who, r := range part {
-			if b.size != nil && who.function != "" {
-				r.State = max(r.State, b.size(tx, who.function))
+			if b.opt.StateSize != nil && who.function != "" {
+				r.State = max(r.State, b.opt.StateSize(tx, who.function))
 			}
+		}
+		if b.opt.With != nil {
+			b.opt.With(tx)
 		}
 		if err := b.put(tx, hour, part); err != nil {
 			return err

@@ -53,14 +53,20 @@ func (w *world) open() {
 	}})
 	require.NoError(w.t, err)
 	w.st = st
-	w.book, err = Open(Options{Store: st, Clock: w.now, Zone: w.zone, Log: slog.New(slog.DiscardHandler)})
+	w.book, err = Open(Options{Store: st, Clock: w, Zone: w.zone, Log: slog.New(slog.DiscardHandler)})
 	require.NoError(w.t, err)
 }
 
-func (w *world) now() (time.Duration, time.Time, bool) {
+func (w *world) Now() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.gateway, w.wall, w.ok
+	return w.gateway
+}
+
+func (w *world) Wall() (time.Time, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.wall, w.ok
 }
 
 // pass moves both clocks.
@@ -350,10 +356,15 @@ func TestManyFunctions(t *testing.T) {
 
 func TestStateSize(t *testing.T) {
 	w := newWorld(t)
-	w.book.size = func(_ store.Reader, function string) int64 { return int64(len(function)) * 100 }
+	w.book.opt.StateSize = func(_ store.Reader, function string) int64 { return int64(len(function)) * 100 }
+	with := 0
+	w.book.opt.With = func(store.Tx) { with++ }
+	w.fold()
+	require.Zero(t, with)
 	w.run("abc", "1", 1)
 	w.fold()
 	require.EqualValues(t, 300, w.query(Query{})[0].State)
+	require.Equal(t, 1, with)
 }
 
 // TestDamage: what cannot be read is left out, and nothing else.
@@ -466,10 +477,17 @@ func total(sums map[id]*Record) (n int64) {
 	return n
 }
 
+// sinceStart is a world's clock that runs as the gateway's does.
+type sinceStart struct {
+	*world
+	start time.Time
+}
+
+func (s sinceStart) Now() time.Duration { return time.Since(s.start) }
+
 func BenchmarkAdd(b *testing.B) {
 	w := newWorld(b)
-	start := time.Now()
-	w.book.clock = func() (time.Duration, time.Time, bool) { return time.Since(start), time.Time{}, false }
+	w.book.clock = sinceStart{w, time.Now()}
 	o := &functions.Outcome{Result: []byte(`{"ok":true}`), Effects: []functions.Effect{{Kind: functions.SetState, Name: "n", Value: []byte("1")}, {Kind: functions.Publish, Name: "a/b", Value: []byte("2")}},
 		Usage: functions.Usage{Wall: 300 * time.Microsecond, CPU: 200 * time.Microsecond}}
 	w.run("overheat", "1f0c5a2b9e77", 1)

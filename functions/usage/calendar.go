@@ -36,8 +36,11 @@ type bucketInfo struct {
 	records int           // in the store, or on their way there
 }
 
-// Clock is the present moment on both clocks: the gateway's own, which never jumps, and the wall clock with whether it is synchronised.
-type Clock func() (gateway time.Duration, wall time.Time, ok bool)
+// Clock is both clocks: Now the gateway's own, which never jumps, and Wall the wall clock with whether it is synchronised.
+type Clock interface {
+	Now() time.Duration
+	Wall() (now time.Time, ok bool)
+}
 
 // calendar is the buckets that there are, each kind in the order in which they were opened: the oldest first.
 type calendar struct {

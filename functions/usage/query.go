@@ -47,7 +47,8 @@ type rowKey struct {
 func (b *Book) Query(q Query) ([]Row, error) {
 	b.folding.Lock()
 	defer b.folding.Unlock()
-	now, wall, ok := b.clock()
+	now := b.clock.Now()
+	wall, ok := b.clock.Wall()
 	rows := map[rowKey]*Row{}
 	add := func(in *bucketInfo, who id, r *Record) {
 		if q.Function != "" && who.function != q.Function {

@@ -44,13 +44,13 @@ type outcomeReport struct {
 // finish takes the outcome of an invocation from the pool and makes it durable: the effects of a success, the next
 // attempt of what can pass by itself, a dead letter for the rest.
 func (e *Engine) finish(j *job, o *functions.Outcome) {
-	j.fn.stats.add(o)
-	e.settle(j, o)
+	v := e.judge(j, o)
+	e.meter(j, o)
+	e.settle(j, o, v)
 }
 
-func (e *Engine) settle(j *job, o *functions.Outcome) {
+func (e *Engine) settle(j *job, o *functions.Outcome, v verdict) {
 	f := j.fn
-	v := e.judge(j, o)
 	e.logs.outcome(f, j, o)
 	e.mu.Lock()
 	j.lane.pending++
@@ -104,6 +104,7 @@ func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict) error {
 	due := e.clock.Now() + v.after
 	reflex := j.dep.spec().Durability == "none" // its effects are carried out at once
 	var acts []*action
+	var wrote int64
 	err := e.st.Update(func(tx store.Tx) error {
 		if j.dropped.Load() {
 			return errDropped
@@ -146,6 +147,7 @@ func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict) error {
 				j.done.Store(true)
 			}
 		})
+		wrote = tx.Size()
 		if j.waiter != nil || (len(acts) > 0 && !reflex) {
 			tx.Urgent()
 		}
@@ -175,6 +177,7 @@ func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict) error {
 		e.mu.Unlock()
 		return err
 	}
+	e.wrote(f, j.dep, wrote)
 	if reflex {
 		e.carryOut(acts)
 	}
@@ -340,7 +343,8 @@ func (e *Engine) refused(j *job, why error) {
 // finishFault commits a fault in place of an outcome that could not be applied.
 func (e *Engine) finishFault(j *job, fault *functions.Fault) {
 	j.fn.stats.failed(fault)
-	e.settle(j, &functions.Outcome{ID: j.inv.ID, Fault: fault})
+	o := &functions.Outcome{ID: j.inv.ID, Fault: fault}
+	e.settle(j, o, e.judge(j, o))
 }
 
 // putRetry stores a job for its next attempt.

@@ -144,7 +144,8 @@ func (e *Engine) putEntry(tx store.Tx, j *job) {
 	if j.done.Load() || j.stored.Load() {
 		return
 	}
-	tx.PutNew(inboxKey(j.fn.Name, j.order), encodeJob(j))
+	entry := encodeJob(j)
+	tx.PutNew(inboxKey(j.fn.Name, j.order), entry)
 	e.marks.put(tx, j)
 	j.fn.deduped.put(tx, j, e.clock.Now())
 	tx.OnJoin(func() { j.stored.Store(true) })
@@ -155,7 +156,11 @@ func (e *Engine) putEntry(tx store.Tx, j *job) {
 		if !j.active && j.stored.Load() {
 			j.ev = nil // loaded again before it runs
 		}
+		dep := j.fn.dep
 		e.mu.Unlock()
+		if !j.done.Load() { // else it was most likely never written
+			e.wrote(j.fn, dep, int64(len(entry)))
+		}
 	})
 	tx.OnFail(func(error) {
 		j.stored.Store(false)

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"context"
+	"fmt"
 	"math/bits"
 	"strings"
 	"sync"
@@ -8,6 +10,9 @@ import (
 	"time"
 
 	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/functions/state"
+	"github.com/perigee-iot/perigee/functions/usage"
+	"github.com/perigee-iot/perigee/internal/store"
 )
 
 // counts count since the gateway's start.
@@ -41,27 +46,66 @@ func (c *counts) refuse(why string) {
 // stats are what one function has done since the gateway's start.
 type stats struct {
 	conflicts atomic.Int64
+	wrote     atomic.Int64 // bytes given to the store
 
 	mu     sync.Mutex
 	runs   int64
 	ok     int64
 	faults map[string]int64
 	cpu    time.Duration
+	busy   time.Duration // wall time of all invocations
+	in     int64
+	out    int64
 	wall   histogram
+	memory recent
 	last   *functions.Fault
 }
 
-func (s *stats) add(o *functions.Outcome) {
+// recent is the highest of the values of the last minute or two.
+type recent struct {
+	minute   int64
+	now, was int64
+}
+
+func (r *recent) at(minute int64) {
+	switch minute - r.minute {
+	case 0:
+		return
+	case 1:
+		r.was = r.now
+	default:
+		r.was = 0
+	}
+	r.minute, r.now = minute, 0
+}
+
+func (r *recent) add(minute, v int64) {
+	r.at(minute)
+	r.now = max(r.now, v)
+}
+
+func (r *recent) highest(minute int64) int64 {
+	r.at(minute)
+	return max(r.now, r.was)
+}
+
+func minuteOf(now time.Duration) int64 { return int64(now / time.Minute) }
+
+func (s *stats) add(x *usage.Sample, f *functions.Fault, now time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.runs++
-	s.cpu += o.Usage.CPU
-	s.wall.add(o.Usage.Wall)
-	if o.Fault == nil {
+	s.cpu += x.CPU
+	s.busy += x.Wall
+	s.in += x.In
+	s.out += x.Out
+	s.wall.add(x.Wall)
+	s.memory.add(minuteOf(now), x.Memory)
+	if f == nil {
 		s.ok++
 		return
 	}
-	s.fault(o.Fault)
+	s.fault(f)
 }
 
 // failed turns a success into a fault: its effects could not be applied.
@@ -78,6 +122,59 @@ func (s *stats) fault(f *functions.Fault) {
 	}
 	s.faults[string(f.Kind)]++
 	s.last = f
+}
+
+// meter counts an invocation that has been judged.
+func (e *Engine) meter(j *job, o *functions.Outcome) {
+	s := usage.SampleOf(len(j.ev.Data), o)
+	j.fn.stats.add(&s, o.Fault, e.clock.Now())
+	e.usage.Add(j.fn.Name, j.dep.Bundle.Digest, &s)
+}
+
+// wrote counts what was given to the store on behalf of a function.
+func (e *Engine) wrote(f *function, d *Deployment, bytes int64) {
+	f.stats.wrote.Add(bytes)
+	e.usage.Wrote(f.Name, d.Bundle.Digest, bytes)
+}
+
+func openUsage(o Options) (*usage.Book, error) {
+	return usage.Open(usage.Options{Store: o.Store, Clock: o.Clock, Log: o.Log, With: o.Clock.put,
+		StateSize: func(r store.Reader, fn string) int64 {
+			t, _ := state.Size(r, fn) // what is wrong with it is said where it is verified
+			return t.Bytes
+		}})
+}
+
+// foldEvery is how often usage is written: the most of it that a kill or a power cut can lose.
+const foldEvery = time.Minute
+
+// foldUsage writes usage from time to time until ctx ends.
+func (e *Engine) foldUsage(ctx context.Context) {
+	tick := time.NewTicker(foldEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			e.foldNow()
+		}
+	}
+}
+
+func (e *Engine) foldNow() {
+	if err := e.usage.Fold(); err != nil {
+		e.log.Debug("usage stays in memory for now", "error", err)
+	}
+}
+
+// Usage reads what functions have cost.
+func (e *Engine) Usage(q usage.Query) ([]usage.Row, error) {
+	rows, err := e.usage.Query(q)
+	if err != nil {
+		return nil, fmt.Errorf("read the usage of functions: %w", err)
+	}
+	return rows, nil
 }
 
 // histogram counts durations in buckets of a quarter of a power of two, from 1 µs: about 19 % wide.

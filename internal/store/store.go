@@ -101,6 +101,8 @@ type Tx interface {
 	PutNew(key, value []byte)
 	// Delete removes a key; removing an absent one is fine.
 	Delete(key []byte)
+	// Size is how many bytes of keys and values the update has put or deleted so far.
+	Size() int64
 	// Urgent says that somebody waits for this update: its group does not linger.
 	Urgent()
 	// OnJoin registers what happens when the update has joined its group, before another update begins or the group is

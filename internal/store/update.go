@@ -21,6 +21,7 @@ type txn struct {
 
 func (t *txn) Put(key, value []byte)    { t.put(key, value, false) }
 func (t *txn) PutNew(key, value []byte) { t.put(key, value, true) }
+func (t *txn) Size() int64              { return t.staged.size.bytes }
 func (t *txn) Urgent()                  { t.urgent = true }
 func (t *txn) OnJoin(fn func())         { t.onJoin = append(t.onJoin, fn) }
 func (t *txn) OnDurable(fn func())      { t.onDurable = append(t.onDurable, fn) }
