@@ -26,7 +26,11 @@ type Invocation struct {
 	Limits   Limits
 	Perms    Permissions  // so that a worker can deny at the line that asks; the gateway checks again
 	Hints    []ReadAnswer // values sent ahead, since the function read these last time
+	Secrets  []Secret     // those of its permissions; never logged, stored or shown
 }
+
+// Secret is a value that only its function may know.
+type Secret struct{ Name, Value string }
 
 // ReadKind is what a function may ask for while it runs.
 type ReadKind byte
@@ -68,6 +72,7 @@ const (
 	Append       EffectKind = 9  // Name: stream, Value: JSON
 	IncrState    EffectKind = 10 // Name, By; the value becomes the number it was (0 if absent) plus By
 	IncrShared   EffectKind = 11 // the same; it commutes, so that it never conflicts
+	CallHTTP     EffectKind = 12 // Name: URL, Value: an encoded HTTPCall, NotAfter
 )
 
 // Effect is one thing that an invocation wants done. Which fields count depends on Kind.
@@ -112,6 +117,7 @@ type Outcome struct {
 	Reads   []Read // what it read, for the next invocation's hints and for conflicts
 	Logs    []LogLine
 	Usage   Usage
+	Lost    bool // its worker died of it or had to be killed: said by the gateway, never by a worker
 }
 
 // FaultKind is why an invocation failed.

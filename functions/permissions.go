@@ -20,16 +20,11 @@ func (p *specParser) permissions(n yamlfile.Node) {
 		Publish []string      `yaml:"publish"`
 		Streams []string      `yaml:"streams"`
 		HTTP    yamlfile.Node `yaml:"http"`
-		Secrets yamlfile.Node `yaml:"secrets"`
+		Secrets []string      `yaml:"secrets"`
 	}
 	if err := n.Decode(&f); err != nil {
 		p.fail(err)
 		return
-	}
-	for _, later := range []yamlfile.Node{f.HTTP, f.Secrets} {
-		if !later.IsZero() {
-			p.fail(later.Errorf("this permission is not in this version; there are devices, publish, streams"))
-		}
 	}
 	thing := func(what string) func(string) error { return func(s string) error { return checkThing(what, s) } }
 	p.list(n.At("devices", "read"), f.Devices.Read, thing("device"))
@@ -44,7 +39,38 @@ func (p *specParser) permissions(n yamlfile.Node) {
 		}
 		return topic.CheckFilter(s)
 	})
-	p.spec.Permissions = Permissions{ReadDevices: f.Devices.Read, WriteDevices: f.Devices.Write, Publish: f.Publish, Streams: f.Streams}
+	p.list(n.At("secrets"), f.Secrets, thing("secret"))
+	p.spec.Permissions = Permissions{ReadDevices: f.Devices.Read, WriteDevices: f.Devices.Write, Publish: f.Publish, Streams: f.Streams,
+		HTTP: p.httpRules(f.HTTP), Secrets: f.Secrets}
+}
+
+// httpRules reads a list of URLs, or of {url: …, private: true}.
+func (p *specParser) httpRules(n yamlfile.Node) (rules []HTTPRule) {
+	if n.Kind() != yamlfile.List && n.Kind() != yamlfile.Null {
+		p.fail(n.Errorf("must be a list: write [https://api.example.com/v1/*]"))
+		return nil
+	}
+	if len(n.Items()) > maxListed {
+		p.fail(n.Errorf("has %d entries, at most %d are allowed", len(n.Items()), maxListed))
+		return nil
+	}
+	for _, item := range n.Items() {
+		f := struct {
+			URL     string `yaml:"url"`
+			Private bool   `yaml:"private"`
+		}{URL: item.Text()}
+		if item.Kind() == yamlfile.Map {
+			if err := item.Decode(&f); err != nil {
+				p.fail(err)
+				continue
+			}
+		}
+		rule, err := ParseHTTPRule(f.URL)
+		p.fail(item.Wrap(err))
+		rule.Private = f.Private
+		rules = append(rules, rule)
+	}
+	return rules
 }
 
 func (p *specParser) list(n yamlfile.Node, list []string, check func(string) error) {
@@ -117,6 +143,14 @@ func (p Permissions) Lines() []string {
 	add("write device", p.WriteDevices)
 	add("publish", p.Publish)
 	add("stream", p.Streams)
+	for _, r := range p.HTTP {
+		what := "call "
+		if r.Private {
+			what = "call, also at a private address, "
+		}
+		lines = append(lines, what+r.String())
+	}
+	add("secret", p.Secrets)
 	return lines
 }
 
@@ -125,6 +159,7 @@ type Needs struct {
 	Devices []string // triggered on, read or written
 	Writes  []string // those of them that must take values
 	Streams []string
+	Secrets []string
 }
 
 // Needs returns what must exist before the function can be active.
@@ -135,7 +170,8 @@ func (s *Spec) Needs() Needs {
 			devices = append(devices, t.Device)
 		}
 	}
-	return Needs{Devices: unique(devices), Writes: unique(s.Permissions.WriteDevices), Streams: unique(s.Permissions.Streams)}
+	return Needs{Devices: unique(devices), Writes: unique(s.Permissions.WriteDevices), Streams: unique(s.Permissions.Streams),
+		Secrets: unique(s.Permissions.Secrets)}
 }
 
 func unique(list []string) []string {

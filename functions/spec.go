@@ -65,6 +65,8 @@ type Permissions struct {
 	WriteDevices []string
 	Publish      []string
 	Streams      []string
+	HTTP         []HTTPRule
+	Secrets      []string // a function that has any gets workers of its own
 }
 
 // Limits bound one invocation, and the function as a whole. All have defaults; a gateway may lower them.

@@ -206,7 +206,7 @@ func TestNonsenseIsABreach(t *testing.T) {
 	nan := binary.LittleEndian.AppendUint64(nil, math.Float64bits(math.NaN()))
 	for name, b := range map[string][]byte{
 		"kind 0":     append(effect(0, 0, 0), rest...),
-		"kind 12":    append(effect(12, 0, 0), rest...),
+		"kind 13":    append(effect(13, 0, 0), rest...),
 		"QoS 3":      append(effect(1, 0, 3), rest...),
 		"flags":      append(effect(1, 32, 0), rest...),
 		"NaN":        append(append(effect(10, hasBy, 0), nan...), rest...),

@@ -23,7 +23,7 @@ const (
 // AppendRun appends a Run frame. Hints that would not fit are left out: the worker asks for what it lacks.
 func AppendRun(buf []byte, inv *functions.Invocation) ([]byte, error) {
 	p := &inv.Perms
-	if n := max(len(p.ReadDevices), len(p.WriteDevices), len(p.Publish), len(p.Streams)); n > maxList {
+	if n := max(len(p.ReadDevices), len(p.WriteDevices), len(p.Publish), len(p.Streams), len(p.HTTP), len(p.Secrets)); n > maxList {
 		return buf, fmt.Errorf("%w: %d permissions of one kind, at most %d", ErrTooBig, n, maxList)
 	}
 	if n := len(inv.Params); n > maxParams {
@@ -57,11 +57,23 @@ func appendRun(buf []byte, inv *functions.Invocation, hints []functions.ReadAnsw
 	w.String(inv.Gateway)
 	w.Bytes(inv.Env)
 	putLimits(w, &inv.Limits)
-	for _, list := range [][]string{inv.Perms.ReadDevices, inv.Perms.WriteDevices, inv.Perms.Publish, inv.Perms.Streams} {
+	for _, list := range [][]string{inv.Perms.ReadDevices, inv.Perms.WriteDevices, inv.Perms.Publish, inv.Perms.Streams, inv.Perms.Secrets} {
 		w.Uint(uint64(len(list)))
 		for _, s := range list {
 			w.String(s)
 		}
+	}
+	w.Uint(uint64(len(inv.Perms.HTTP)))
+	for _, h := range inv.Perms.HTTP {
+		w.String(h.Origin)
+		w.String(h.Path)
+		w.Bool(h.Prefix)
+		w.Bool(h.Private)
+	}
+	w.Uint(uint64(len(inv.Secrets)))
+	for _, s := range inv.Secrets {
+		w.String(s.Name)
+		w.String(s.Value)
 	}
 	w.Uint(uint64(len(hints)))
 	for i := range hints {
@@ -99,10 +111,16 @@ func DecodeRun(body []byte) (*functions.Invocation, error) {
 	inv.Gateway = d.String()
 	inv.Env = d.Bytes()
 	getLimits(d, &inv.Limits)
-	for _, list := range []*[]string{&inv.Perms.ReadDevices, &inv.Perms.WriteDevices, &inv.Perms.Publish, &inv.Perms.Streams} {
+	for _, list := range []*[]string{&inv.Perms.ReadDevices, &inv.Perms.WriteDevices, &inv.Perms.Publish, &inv.Perms.Streams, &inv.Perms.Secrets} {
 		for range d.Count(maxList) {
 			*list = append(*list, d.String())
 		}
+	}
+	for range d.Count(maxList) {
+		inv.Perms.HTTP = append(inv.Perms.HTTP, functions.HTTPRule{Origin: d.String(), Path: d.String(), Prefix: d.Bool(), Private: d.Bool()})
+	}
+	for range d.Count(maxList) {
+		inv.Secrets = append(inv.Secrets, functions.Secret{Name: d.String(), Value: d.String()})
 	}
 	if n := d.Count(maxHints); n > 0 {
 		inv.Hints = make([]functions.ReadAnswer, n)

@@ -198,7 +198,7 @@ func getEffect(d *decoder, e *functions.Effect) {
 	e.Kind = functions.EffectKind(d.Byte())
 	has := d.Byte()
 	e.QoS = d.Byte()
-	if e.Kind < functions.SetState || e.Kind > functions.IncrShared || e.QoS > 2 || has >= 2*hasNotAfter {
+	if e.Kind < functions.SetState || e.Kind > functions.CallHTTP || e.QoS > 2 || has >= 2*hasNotAfter {
 		d.breach("an effect of kind %d with QoS %d and flags %#x", e.Kind, e.QoS, has)
 	}
 	e.Retain, e.WithID = has&hasRetain != 0, has&hasID != 0

@@ -18,6 +18,7 @@ const (
 	Timer   = "timer"   // a timer that the function set
 	Gateway = "gateway" // the gateway's own life: start, online, offline
 	Invoke  = "invoke"  // a person asked for it
+	Reply   = "reply"   // the answer to an HTTP call of the function
 )
 
 // Event is one immutable fact. Whoever holds an Event may read it from any goroutine; nobody writes to it once it has
