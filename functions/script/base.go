@@ -225,7 +225,7 @@ func baseTonumber(_ *run, L *lua.LState) int {
 		if base < 2 || base > 36 {
 			L.ArgError(2, "base out of range")
 		}
-		if n, ok := parseInBase(lua.LVAsString(v), base); ok {
+		if n, ok := parseInBase(checkString(L, 1), base); ok {
 			L.Push(lua.LNumber(n))
 			return 1
 		}
@@ -247,19 +247,16 @@ func baseTostring(r *run, L *lua.LState) int {
 
 // text is tostring: a value as text, by its metatable if that says how.
 func (r *run) text(L *lua.LState, v lua.LValue) string {
-	switch v := v.(type) {
-	case lua.LString:
-		return string(v)
-	case lua.LNumber:
-		return numberText(float64(v))
+	if s, ok := plainText(v); ok {
+		return s
 	}
 	if f := L.GetMetaField(v, "__tostring"); f != lua.LNil {
 		L.Push(f)
 		L.Push(v)
 		L.Call(1, 1)
-		s := L.Get(-1)
+		s, _ := plainText(L.Get(-1))
 		L.Pop(1)
-		return lua.LVAsString(s)
+		return s
 	}
 	return v.String()
 }
@@ -338,6 +335,9 @@ func toNumber(v lua.LValue) (float64, bool) {
 	case lua.LString:
 		return parseNumber(string(v))
 	}
+	if i, ok := asInteger(v); ok {
+		return i.float(), true
+	}
 	return 0, false
 }
 
@@ -381,13 +381,33 @@ func toInt(f float64) int {
 	return int(f)
 }
 
+// plainText is a string, a number or an integer as text. ok is false for anything else.
+func plainText(v lua.LValue) (s string, ok bool) {
+	switch v := v.(type) {
+	case lua.LString:
+		return string(v), true
+	case lua.LNumber:
+		return numberText(float64(v)), true
+	}
+	if i, ok := asInteger(v); ok {
+		return i.String(), true
+	}
+	return "", false
+}
+
+// isText says whether a value can stand where a text is expected.
+func isText(v lua.LValue) bool {
+	if lua.LVCanConvToString(v) {
+		return true
+	}
+	_, ok := asInteger(v)
+	return ok
+}
+
 // checkString is argument n, which must be a string or a number.
 func checkString(L *lua.LState, n int) string {
-	switch v := L.Get(n).(type) {
-	case lua.LString:
-		return string(v)
-	case lua.LNumber:
-		return numberText(float64(v))
+	if s, ok := plainText(L.Get(n)); ok {
+		return s
 	}
 	L.ArgError(n, "string expected, got "+argType(L, n))
 	return ""

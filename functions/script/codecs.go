@@ -14,7 +14,7 @@ import (
 )
 
 func jsonFunctions() map[string]builtin {
-	return map[string]builtin{"decode": jsonDecode, "encode": jsonEncode, "array": jsonArray}
+	return map[string]builtin{"decode": jsonDecode, "encode": jsonEncode, "array": jsonArray, "integer": jsonInteger}
 }
 
 // jsonValues adds json.null. It is made for each run, since a userdata can be compared and has a metatable.
@@ -24,7 +24,7 @@ func jsonValues(_ *run, t *lua.LTable) {
 
 // jsonDecode returns the value, or nil and what is wrong.
 func jsonDecode(r *run, L *lua.LState) int {
-	v, err := decodeJSON(L, []byte(checkString(L, 1)), r.arrayMark)
+	v, err := decodeJSON(L, []byte(checkString(L, 1)), r)
 	if err != nil {
 		L.Push(lua.LNil)
 		L.Push(lua.LString(err.Error()))
@@ -100,6 +100,10 @@ func hashFunctions() map[string]builtin {
 			L.Push(lua.LNumber(crc32.ChecksumIEEE([]byte(checkString(L, 1)))))
 			return 1
 		},
+		"crc16": func(_ *run, L *lua.LState) int {
+			L.Push(lua.LNumber(crc16([]byte(checkString(L, 1)))))
+			return 1
+		},
 		"hmac_sha256": func(_ *run, L *lua.LState) int {
 			h := hmac.New(sha256.New, []byte(checkString(L, 1)))
 			h.Write([]byte(checkString(L, 2)))
@@ -107,4 +111,20 @@ func hashFunctions() map[string]builtin {
 			return 1
 		},
 	}
+}
+
+// crc16 is the checksum of Modbus: polynomial 0x8005 reflected, from 0xffff.
+func crc16(b []byte) uint16 {
+	crc := uint16(0xffff)
+	for _, c := range b {
+		crc ^= uint16(c)
+		for range 8 {
+			low := crc & 1
+			crc >>= 1
+			if low != 0 {
+				crc ^= 0xa001
+			}
+		}
+	}
+	return crc
 }

@@ -15,7 +15,7 @@ func TestReferenceIsComplete(t *testing.T) {
 	require.NoError(t, err)
 	var documented []string
 	for _, m := range regexp.MustCompile("(?m)^(?:### |\\| )`([a-z_][A-Za-z0-9_.]*)(\\([^`]*\\))?`").FindAllSubmatch(text, -1) {
-		if name := string(m[1]); !regexp.MustCompile(`^(event|ctx)\.`).MatchString(name) && (m[2] != nil || !slices.Contains(limitNames, name)) {
+		if name := string(m[1]); !regexp.MustCompile(`^(event|ctx)\.`).MatchString(name) && (m[2] != nil || !slices.Contains(limitNames, name) && len(name) > 3) {
 			documented = append(documented, name)
 		}
 	}

@@ -160,9 +160,7 @@ func deviceWrite(r *run, L *lua.LState) int {
 	if !r.inv.Perms.AllowsWriteDevice(name) {
 		r.denied(L, "write the device", name, functions.WriteDeviceHint(name))
 	}
-	switch L.Get(2).Type() {
-	case lua.LTBool, lua.LTNumber, lua.LTString:
-	default:
+	if v := L.Get(2); v.Type() != lua.LTBool && !isText(v) {
 		L.ArgError(2, "a boolean, a number or a string expected, got "+argType(L, 2))
 	}
 	e := functions.Effect{Kind: functions.WriteDevice, Name: name, Value: r.encode(L, "device.write", L.Get(2))}

@@ -38,6 +38,7 @@ func (m *Machine) makeLibraries() libraries {
 	m.table(libs, "json", jsonFunctions(), jsonValues)
 	m.table(libs, "base64", base64Functions(), nil)
 	m.table(libs, "hash", hashFunctions(), nil)
+	m.table(libs, "bytes", bytesFunctions(), nil)
 	m.table(libs, "bit32", bitFunctions(), nil)
 	m.table(libs, "utf8", utf8Functions(), utf8Values)
 	m.table(libs, "state", stateFunctions(keyState), nil)
@@ -142,7 +143,7 @@ func (r *run) open(l *library, g global) lua.LValue {
 func (m *Machine) stringMetatable() *lua.LTable {
 	mt := &lua.LTable{Metatable: lua.LNil}
 	mt.RawSetString("__index", m.wrap(stringMethod))
-	for _, op := range stringArithmetic() {
+	for _, op := range arithmetics() {
 		mt.RawSetString(op.event, m.wrap(op.builtin))
 	}
 	return mt

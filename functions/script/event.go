@@ -22,7 +22,7 @@ func (r *run) eventTable(L *lua.LState) *lua.LTable {
 	}
 	if data != nil {
 		t.RawSetString("raw", lua.LString(data))
-		if v, err := decodeJSON(L, data, r.arrayMark); err == nil {
+		if v, err := decodeJSON(L, data, r); err == nil {
 			t.RawSetString("data", v)
 		}
 	}
@@ -59,7 +59,7 @@ func (r *run) ctxTable(L *lua.LState) *lua.LTable {
 	t := L.CreateTable(0, 8)
 	env := lua.LNil
 	if len(r.inv.Env) > 0 {
-		if v, err := decodeJSON(L, r.inv.Env, r.arrayMark); err == nil {
+		if v, err := decodeJSON(L, r.inv.Env, r); err == nil {
 			env = v
 		}
 	}

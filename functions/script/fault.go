@@ -281,6 +281,9 @@ func plainer(s string) (message, hint string) {
 		}
 		s = fmt.Sprintf("%sattempt to perform arithmetic on a %s value (%s of %s and %s)", s[:i], bad, op, left, right)
 	}
+	if strings.Contains(s, "attempt to compare ") && strings.Contains(s, "userdata") {
+		return s, "a whole number that is too long for a Lua number compares with its like only: tonumber(value) makes the nearest Lua number"
+	}
 	s = strings.Replace(s, "__unm undefined", "attempt to perform arithmetic: minus of a value that is no number", 1)
 	s = strings.Replace(s, "__len undefined", "attempt to get the length of a value that has none", 1)
 	return s, ""

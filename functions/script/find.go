@@ -87,9 +87,7 @@ func stringGmatch(r *run, L *lua.LState) int {
 func stringGsub(r *run, L *lua.LState) int {
 	src, pat := checkString(L, 1), checkString(L, 2)
 	with := L.Get(3)
-	switch with.Type() {
-	case lua.LTString, lua.LTNumber, lua.LTTable, lua.LTFunction:
-	default:
+	if !isText(with) && with.Type() != lua.LTTable && with.Type() != lua.LTFunction {
 		L.ArgError(3, "string/function/table expected, got "+argType(L, 3))
 	}
 	limit := optInt(L, 4, len(src)+1)
@@ -150,16 +148,17 @@ func (m *matcher) replacement(b *buffer, with lua.LValue, start, end int) {
 		v = m.L.Get(-1)
 		m.L.Pop(1)
 	default:
-		m.template(b, lua.LVAsString(with), start, end)
+		t, _ := plainText(with)
+		m.template(b, t, start, end)
 		return
 	}
-	switch v := v.(type) {
-	case lua.LString, lua.LNumber:
-		b.text(lua.LVAsString(v))
+	s, ok := plainText(v)
+	switch {
+	case ok:
+		b.text(s)
+	case lua.LVAsBool(v):
+		m.L.RaiseError("invalid replacement value (%s)", aType(v))
 	default:
-		if lua.LVAsBool(v) {
-			m.L.RaiseError("invalid replacement value (%s)", aType(v))
-		}
 		b.text(m.src[start:end])
 	}
 }
@@ -178,7 +177,8 @@ func (m *matcher) template(b *buffer, t string, start, end int) {
 		case t[i] == '0':
 			b.text(m.src[start:end])
 		case isDigit(t[i]):
-			b.text(lua.LVAsString(m.value(int(t[i]-'1'), start, end)))
+			s, _ := plainText(m.value(int(t[i]-'1'), start, end))
+			b.text(s)
 		default:
 			b.byte(t[i])
 		}

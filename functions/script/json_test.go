@@ -11,13 +11,11 @@ import (
 	"pgregory.net/rapid"
 )
 
-// jsonState is a Lua state with the mark of arrays, and nothing else.
-func jsonState(t testing.TB) (*lua.LState, func() *lua.LTable) {
+// jsonState is a Lua state with nothing in it, and the run it belongs to.
+func jsonState(t testing.TB) (*lua.LState, *run) {
 	L := lua.NewState(lua.Options{SkipOpenLibs: true})
 	t.Cleanup(L.Close)
-	mark := L.NewTable()
-	mark.RawSetString(arrayMark, lua.LTrue)
-	return L, func() *lua.LTable { return mark }
+	return L, &run{L: L, m: &Machine{}}
 }
 
 func TestJSONErrorsNameThePlace(t *testing.T) {

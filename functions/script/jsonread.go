@@ -16,16 +16,22 @@ const maxJSONDepth = 64
 // jsonReader turns JSON into Lua values without anything in between. Null is nil, an object is a table, and an array is a
 // table with its length in n, which nils in it cannot shorten; it bears the mark by which the encoder knows it again.
 type jsonReader struct {
-	L      *lua.LState
-	in     []byte
-	pos    int
-	depth  int
-	arrays func() *lua.LTable // the mark
+	L     *lua.LState
+	in    []byte
+	pos   int
+	depth int
+	parts jsonParts
+}
+
+// jsonParts is what a run has of its own for values that come from JSON.
+type jsonParts interface {
+	arrayMark() *lua.LTable     // the metatable of arrays
+	integer(integer) lua.LValue // a whole number that is more than a Lua number can hold
 }
 
 // decodeJSON reads one JSON text; its error says what is wrong and at which byte.
-func decodeJSON(L *lua.LState, in []byte, arrays func() *lua.LTable) (lua.LValue, error) {
-	d := &jsonReader{L: L, in: in, arrays: arrays}
+func decodeJSON(L *lua.LState, in []byte, parts jsonParts) (lua.LValue, error) {
+	d := &jsonReader{L: L, in: in, parts: parts}
 	d.space()
 	v, err := d.value()
 	if err != nil {
@@ -143,7 +149,7 @@ func (d *jsonReader) object() (lua.LValue, error) {
 
 func (d *jsonReader) array() (lua.LValue, error) {
 	t := d.L.CreateTable(0, 1)
-	t.Metatable = d.arrays()
+	t.Metatable = d.parts.arrayMark()
 	n := 0
 	if d.peek() == ']' {
 		d.pos++
@@ -212,6 +218,9 @@ func (d *jsonReader) number() (lua.LValue, error) {
 	text := d.in[start:d.pos]
 	if simple && len(text) < 16 {
 		return lua.LNumber(smallInt(text)), nil
+	}
+	if i, ok := parseInteger(string(text)); simple && ok {
+		return d.parts.integer(i), nil
 	}
 	f, err := strconv.ParseFloat(string(text), 64)
 	if err != nil && !errors.Is(err, strconv.ErrRange) {

@@ -60,10 +60,14 @@ func (w *jsonWriter) value(v lua.LValue) error {
 	case *lua.LTable:
 		return w.table(v)
 	case *lua.LUserData:
-		if _, ok := v.Value.(jsonNull); !ok {
+		switch of := v.Value.(type) {
+		case jsonNull:
+			w.out = append(w.out, "null"...)
+		case integer:
+			w.out = append(w.out, of.String()...)
+		default:
 			return w.errorf("is a userdata, which JSON does not have")
 		}
-		w.out = append(w.out, "null"...)
 	default:
 		return w.errorf("is a %s, which JSON does not have", v.Type())
 	}
@@ -76,10 +80,8 @@ func (w *jsonWriter) number(f float64) error {
 		return w.errorf("is not a number (NaN), which JSON does not have")
 	case math.IsInf(f, 0):
 		return w.errorf("is infinite, which JSON does not have")
-	case f == math.Trunc(f) && math.Abs(f) < 1<<63:
-		w.out = strconv.AppendInt(w.out, int64(f), 10)
 	default:
-		w.out = appendFraction(w.out, f)
+		w.out = appendNumber(w.out, f)
 	}
 	return nil
 }

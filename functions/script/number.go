@@ -93,10 +93,20 @@ func numberText(f float64) string {
 		return "inf"
 	case math.IsInf(f, -1):
 		return "-inf"
-	case f == math.Trunc(f) && math.Abs(f) < 1<<63:
-		return strconv.FormatInt(int64(f), 10)
 	}
-	return string(appendFraction(nil, f))
+	return string(appendNumber(nil, f))
+}
+
+// appendNumber writes a finite number. A whole one of 64 bits has all its digits: it reads back as the same number, where
+// shorter ones could be an integer that no Lua number holds.
+func appendNumber(out []byte, f float64) []byte {
+	if f != math.Trunc(f) || math.Abs(f) >= 1<<64 {
+		return appendFraction(out, f)
+	}
+	if f < 0 {
+		out = append(out, '-')
+	}
+	return strconv.AppendUint(out, uint64(math.Abs(f)), 10)
 }
 
 // appendFraction writes a number that is not whole, or too large for an integer. Only what would be mostly zeros has an exponent:

@@ -12,7 +12,7 @@ func baseConcat(r *run, L *lua.LState) int {
 	n := L.GetTop()
 	texts := 0
 	for i := 1; i <= n; i++ {
-		if lua.LVCanConvToString(L.Get(i)) {
+		if isText(L.Get(i)) {
 			texts++
 		}
 	}
@@ -24,7 +24,7 @@ func baseConcat(r *run, L *lua.LState) int {
 	for i := n - 1; i >= 1; i-- {
 		left := L.Get(i)
 		L.SetTop(n)
-		if lua.LVCanConvToString(left) && lua.LVCanConvToString(right) {
+		if isText(left) && isText(right) {
 			b := r.buffer(L, "..")
 			b.text(r.text(L, left))
 			b.text(r.text(L, right))
@@ -37,7 +37,7 @@ func baseConcat(r *run, L *lua.LState) int {
 		}
 		if f == lua.LNil {
 			bad := right
-			if lua.LVCanConvToString(right) {
+			if isText(right) {
 				bad = left
 			}
 			L.RaiseError("attempt to concatenate a %s value", bad.Type())
@@ -69,12 +69,8 @@ func (r *run) join(L *lua.LState, n int) int {
 	var b strings.Builder
 	b.Grow(size)
 	for i := 1; i <= n; i++ {
-		switch v := L.Get(i).(type) {
-		case lua.LString:
-			b.WriteString(string(v))
-		case lua.LNumber:
-			b.WriteString(numberText(float64(v)))
-		}
+		s, _ := plainText(L.Get(i))
+		b.WriteString(s)
 	}
 	L.Push(lua.LString(b.String()))
 	return 1
@@ -86,8 +82,8 @@ type arithmetic struct {
 	do          func(a, b float64) float64
 }
 
-// stringArithmetic are the operators of strings. Without them "010" + 0 would be 8.
-func stringArithmetic() []arithmetic {
+// arithmetics are the operators of what reads as a number: strings, for which the library would make 8 of "010" + 0, and integers.
+func arithmetics() []arithmetic {
 	return []arithmetic{
 		{"__add", "add", func(a, b float64) float64 { return a + b }},
 		{"__sub", "subtract", func(a, b float64) float64 { return a - b }},

@@ -44,12 +44,13 @@ type run struct {
 	guard       guard
 	random      *rand.Rand
 	modules     map[string]lua.LValue
-	arrays      *lua.LTable // metatable that marks JSON arrays, if there are any
-	strings     *lua.LTable // the table string, if there is one
-	stringsPart []string    // of its members, those it has, if not all
-	front       *lua.LTable // what stands for the metatable of strings
-	nested      int         // coroutines that wait for the running one
-	coroutines  int         // made so far
+	arrays      *lua.LTable                // metatable that marks JSON arrays, if there are any
+	strings     *lua.LTable                // the table string, if there is one
+	integers    map[integer]*lua.LUserData // those there are
+	stringsPart []string                   // of its members, those it has, if not all
+	front       *lua.LTable                // what stands for the metatable of strings
+	nested      int                        // coroutines that wait for the running one
+	coroutines  int                        // made so far
 
 	out       functions.Outcome
 	effects   int // of effects, their bytes

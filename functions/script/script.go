@@ -62,6 +62,7 @@ type helpers struct {
 	ipairsStep *lua.LFunction
 	concat     *lua.LFunction
 	strings    *lua.LTable // metatable of strings, which no script can reach
+	integers   *lua.LTable // and that of integers
 	signal     *lua.FunctionProto
 	signalUses []global
 	signalHelp map[string]*lua.LFunction
@@ -94,7 +95,7 @@ func (m *Machine) makeHelpers() helpers {
 		signalHelp: map[string]*lua.LFunction{},
 	}
 	h.signal, h.signalUses = compileSignal()
-	h.strings = m.stringMetatable()
+	h.strings, h.integers = m.stringMetatable(), m.integerMetatable()
 	for name, f := range signalHelp() {
 		h.signalHelp[name] = m.wrap(f)
 	}

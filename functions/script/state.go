@@ -87,7 +87,7 @@ func (r *run) decode(L *lua.LState, value []byte) lua.LValue {
 	if value == nil {
 		return lua.LNil
 	}
-	v, err := decodeJSON(L, value, r.arrayMark)
+	v, err := decodeJSON(L, value, r)
 	if err != nil {
 		L.RaiseError("a stored value is damaged: %s", err.Error())
 	}

@@ -27,14 +27,11 @@ func tableConcat(r *run, L *lua.LState) int {
 	b := r.buffer(L, "table.concat")
 	for i := from; i <= to; i++ {
 		v := t.RawGet(lua.LNumber(i))
-		if !lua.LVCanConvToString(v) {
+		s, ok := plainText(v)
+		if !ok {
 			L.RaiseError("invalid value (%s) at index %d in table for 'concat'", aType(v), i)
 		}
-		if s, ok := v.(lua.LString); ok {
-			b.text(string(s))
-		} else {
-			b.text(numberText(float64(v.(lua.LNumber))))
-		}
+		b.text(s)
 		if i == to {
 			break // to may be the largest int
 		}

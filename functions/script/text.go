@@ -229,11 +229,15 @@ func (d *directive) write(r *run, L *lua.LState, b *buffer, arg int) {
 	case 'c':
 		d.pad(b, string([]byte{byte(checkInt(L, arg))}))
 	case 'd', 'i':
+		if i, ok := asInteger(L.Get(arg)); ok {
+			d.whole(b, i.String())
+			return
+		}
 		d.whole(b, strconv.FormatInt(toInt64(checkNumber(L, arg)), 10))
 	case 'u':
-		d.whole(b, strconv.FormatUint(uint64(toInt64(checkNumber(L, arg))), 10))
+		d.whole(b, strconv.FormatUint(checkBits64(L, arg), 10))
 	case 'o', 'x', 'X':
-		d.unsigned(b, uint64(toInt64(checkNumber(L, arg))))
+		d.unsigned(b, checkBits64(L, arg))
 	case 'e', 'E', 'f', 'g', 'G':
 		d.float(b, checkNumber(L, arg))
 	case 'q':
@@ -247,6 +251,18 @@ func (d *directive) write(r *run, L *lua.LState, b *buffer, arg int) {
 	default:
 		L.RaiseError("invalid option '%%%c' to 'format'", d.verb)
 	}
+}
+
+// checkBits64 are the 64 bits of a whole number, of a negative one its two's complement.
+func checkBits64(L *lua.LState, arg int) uint64 {
+	if i, ok := asInteger(L.Get(arg)); ok {
+		return i.bits()
+	}
+	f := checkNumber(L, arg)
+	if f >= 1<<63 && f < 1<<64 {
+		return uint64(f)
+	}
+	return uint64(toInt64(f))
 }
 
 // toInt64 cuts off the fraction; what does not fit becomes the nearest that does.
