@@ -25,6 +25,8 @@ type program struct {
 	main    *lua.FunctionProto
 	modules map[string]*lua.FunctionProto // by the name that require takes: "util" for lib/util.lua
 	globals []global                      // in order of their names
+	event   global                        // what of the two arguments can be reached
+	ctx     global
 }
 
 // global is a global name that occurs in a bundle.
@@ -33,6 +35,9 @@ type global struct {
 	all  bool     // it stands alone, and all that it names can be reached
 	some []string // otherwise these fields of it, in order
 }
+
+// uses says whether a field can be reached.
+func (g global) uses(field string) bool { return g.all || slices.Contains(g.some, field) }
 
 // compileBundle compiles every Lua file that runs: main.lua and what is below lib/.
 func compileBundle(files map[string][]byte) (*program, *functions.Fault) {
@@ -50,15 +55,16 @@ func compileBundle(files map[string][]byte) (*program, *functions.Fault) {
 	p := &program{modules: map[string]*lua.FunctionProto{}}
 	used := names{}
 	var problems []string
+	var handler *ast.FunctionExpr
 	for _, name := range append([]string{"main.lua"}, libs...) {
-		proto, err := compileFile(name, files[name], used)
+		file, err := compileFile(name, files[name], used)
 		switch {
 		case err != nil:
 			problems = append(problems, err.Error())
 		case name == "main.lua":
-			p.main = proto
+			p.main, handler = file.proto, file.returns
 		default:
-			p.modules[moduleName(name)] = proto
+			p.modules[moduleName(name)] = file.proto
 		}
 	}
 	if problems != nil {
@@ -67,7 +73,25 @@ func compileBundle(files map[string][]byte) (*program, *functions.Fault) {
 		return nil, fault
 	}
 	p.globals = used.globals()
+	p.event, p.ctx = used.argument(handler, 0), used.argument(handler, 1)
 	return p, nil
+}
+
+// argument is what can be reached of the n-th argument of the function that main.lua returns. Where it names a parameter, only what occurs behind
+// that name anywhere in the bundle can; if it is not written there as function(event, ctx), all of it.
+func (n names) argument(f *ast.FunctionExpr, i int) global {
+	if f == nil || f.ParList.HasVargs {
+		return global{all: true}
+	}
+	if i >= len(f.ParList.Names) {
+		return global{}
+	}
+	name := f.ParList.Names[i]
+	if slices.Index(f.ParList.Names, name) != i || slices.Contains(f.ParList.Names[i+1:], name) {
+		return global{name: name, all: true}
+	}
+	used := n.of(name)
+	return global{name: name, all: used.all, some: slices.Sorted(maps.Keys(used.some))}
 }
 
 func (n names) globals() []global {
@@ -87,36 +111,47 @@ func moduleName(file string) string {
 	return strings.ReplaceAll(strings.TrimSuffix(strings.TrimPrefix(file, "lib/"), ".lua"), "/", ".")
 }
 
+// compiledFile is a file's code, and the function that it returns at its end, if that is written there.
+type compiledFile struct {
+	proto   *lua.FunctionProto
+	returns *ast.FunctionExpr
+}
+
 // compileFile compiles one file; its error is one line that starts with file:line.
-func compileFile(file string, source []byte, used names) (proto *lua.FunctionProto, err error) {
+func compileFile(file string, source []byte, used names) (out compiledFile, err error) {
 	if len(source) > maxSource {
-		return nil, fmt.Errorf("%s:1: the file has %d bytes, at most %d are allowed", file, len(source), maxSource)
+		return out, fmt.Errorf("%s:1: the file has %d bytes, at most %d are allowed", file, len(source), maxSource)
 	}
 	if i := bytes.IndexByte(source, 0x1b); i == 0 {
-		return nil, fmt.Errorf("%s:1: compiled Lua is not accepted, only source", file)
+		return out, fmt.Errorf("%s:1: compiled Lua is not accepted, only source", file)
 	}
 	defer func() { // the parser and the compiler report some mistakes with a panic
 		if v := recover(); v != nil {
-			proto, err = nil, fmt.Errorf("%s:1: cannot be compiled: %s", file, capped(fmt.Sprint(v), 200))
+			err = fmt.Errorf("%s:1: cannot be compiled: %s", file, capped(fmt.Sprint(v), 200))
 		}
 	}()
 	source = withoutShebang(source)
 	chunk, err := parse.Parse(bytes.NewReader(source), file)
 	if err != nil {
-		return nil, syntaxError(file, source, err)
+		return out, syntaxError(file, source, err)
 	}
 	if chunk == nil {
 		chunk = []ast.Stmt{}
 	}
 	if err := rewrite(file, chunk, used); err != nil {
-		return nil, err
+		return out, err
 	}
-	proto, err = lua.Compile(chunk, file)
+	if n := len(chunk); n > 0 {
+		if last, ok := chunk[n-1].(*ast.ReturnStmt); ok && len(last.Exprs) > 0 {
+			out.returns, _ = last.Exprs[0].(*ast.FunctionExpr)
+		}
+	}
+	out.proto, err = lua.Compile(chunk, file)
 	if err != nil {
-		return nil, compileError(file, err)
+		return out, compileError(file, err)
 	}
-	proto.IsVarArg &^= lua.VarArgNeedsArg // a table of the file's own arguments, which nothing can name
-	return proto, nil
+	out.proto.IsVarArg &^= lua.VarArgNeedsArg // a table of the file's own arguments, which nothing can name
+	return out, nil
 }
 
 // withoutShebang blanks a first line that starts with #, as reference Lua does, and drops a byte order mark.

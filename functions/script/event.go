@@ -12,67 +12,98 @@ import (
 	"github.com/perigee-iot/perigee/internal/event"
 )
 
+// argument is a table for an argument of a function, with those fields that the bundle names: making all costs as much as running a small function.
+type argument struct {
+	t    *lua.LTable
+	want global
+}
+
+func newArgument(L *lua.LState, want global, most int) argument {
+	if !want.all {
+		most = len(want.some)
+	}
+	return argument{L.CreateTable(0, most), want}
+}
+
+func (a argument) text(field, v string) {
+	if a.want.uses(field) {
+		a.t.RawSetString(field, lua.LString(v))
+	}
+}
+
+func (a argument) set(field string, v func() lua.LValue) {
+	if a.want.uses(field) {
+		a.t.RawSetString(field, v())
+	}
+}
+
 // eventTable makes the first argument of a function.
 func (r *run) eventTable(L *lua.LState) *lua.LTable {
 	e := r.inv.Event
-	t := L.CreateTable(0, 14)
 	data, params, topic := e.Data, r.inv.Params, e.Topic
 	if e.Type == event.Timer && strings.HasPrefix(e.Subject, signalPrefix) && r.showAgain(L, e.Subject) {
 		data, params, topic = r.shown.Data, r.shown.Params, r.shown.Topic
 	}
+	a := newArgument(L, r.prog.event, 14)
 	if data != nil {
-		t.RawSetString("raw", lua.LString(data))
-		if v, err := decodeJSON(L, data, r); err == nil {
-			t.RawSetString("data", v)
-		}
+		a.set("raw", func() lua.LValue { return lua.LString(data) })
+		a.set("data", func() lua.LValue { return r.payload(L, data) })
 	}
-	p := L.CreateTable(0, len(params))
-	for _, k := range slices.Sorted(maps.Keys(params)) {
-		p.RawSetString(k, lua.LString(params[k]))
-	}
-	t.RawSetString("params", p)
-	t.RawSetString("id", lua.LString(e.ID))
-	t.RawSetString("type", lua.LString(e.Type))
-	t.RawSetString("source", lua.LString(e.Source))
-	t.RawSetString("subject", lua.LString(e.Subject))
-	t.RawSetString("time", seconds(e.Time))
-	t.RawSetString("time_ok", lua.LBool(e.TimeOK))
-	t.RawSetString("retained", lua.LBool(e.Retained))
-	t.RawSetString("attempt", lua.LNumber(r.inv.Attempt))
+	a.set("params", func() lua.LValue { return paramsTable(L, params) })
+	a.text("id", e.ID)
+	a.text("type", e.Type)
+	a.text("source", e.Source)
+	a.text("subject", e.Subject)
+	a.set("time", func() lua.LValue { return seconds(e.Time) })
+	a.set("time_ok", func() lua.LValue { return lua.LBool(e.TimeOK) })
+	a.set("retained", func() lua.LValue { return lua.LBool(e.Retained) })
+	a.set("attempt", func() lua.LValue { return lua.LNumber(r.inv.Attempt) })
 	if !r.inv.NoKey {
-		t.RawSetString("key", lua.LString(r.inv.Key))
+		a.text("key", r.inv.Key)
 	}
 	if topic != "" {
-		t.RawSetString("topic", lua.LString(topic))
+		a.text("topic", topic)
 	}
 	switch e.Type {
 	case event.Timer:
-		t.RawSetString("timer", lua.LString(e.Subject))
+		a.text("timer", e.Subject)
 	case event.Reading:
-		t.RawSetString("device", lua.LString(e.Subject))
+		a.text("device", e.Subject)
+	}
+	return a.t
+}
+
+// payload is what JSON holds, nil if it is none.
+func (r *run) payload(L *lua.LState, data []byte) lua.LValue {
+	if v, err := decodeJSON(L, data, r); err == nil {
+		return v
+	}
+	return lua.LNil
+}
+
+func paramsTable(L *lua.LState, params map[string]string) *lua.LTable {
+	t := L.CreateTable(0, len(params))
+	for _, k := range slices.Sorted(maps.Keys(params)) {
+		t.RawSetString(k, lua.LString(params[k]))
 	}
 	return t
 }
 
 // ctxTable makes the second argument of a function.
 func (r *run) ctxTable(L *lua.LState) *lua.LTable {
-	t := L.CreateTable(0, 8)
-	env := lua.LNil
-	if len(r.inv.Env) > 0 {
-		if v, err := decodeJSON(L, r.inv.Env, r); err == nil {
-			env = v
+	a := newArgument(L, r.prog.ctx, 8)
+	a.set("env", func() lua.LValue {
+		if env, ok := r.payload(L, r.inv.Env).(*lua.LTable); ok {
+			return env
 		}
-	}
-	if _, ok := env.(*lua.LTable); !ok {
-		env = L.CreateTable(0, 0)
-	}
-	t.RawSetString("env", env)
-	t.RawSetString("now", seconds(r.inv.Now))
-	t.RawSetString("now_ok", lua.LBool(r.inv.NowOK))
-	t.RawSetString("gateway", lua.LString(r.inv.Gateway))
-	t.RawSetString("revision", lua.LString(r.inv.Revision))
-	t.RawSetString("name", lua.LString(r.inv.Function))
-	return t
+		return L.CreateTable(0, 0)
+	})
+	a.set("now", func() lua.LValue { return seconds(r.inv.Now) })
+	a.set("now_ok", func() lua.LValue { return lua.LBool(r.inv.NowOK) })
+	a.text("gateway", r.inv.Gateway)
+	a.text("revision", r.inv.Revision)
+	a.text("name", r.inv.Function)
+	return a.t
 }
 
 // seconds is a time as Lua has it: seconds since the epoch, to the millisecond.

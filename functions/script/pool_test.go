@@ -93,3 +93,50 @@ func TestGarbageOfARunIsNotTheNextOnes(t *testing.T) {
 		})
 	}
 }
+
+// Only the fields of event and ctx that a bundle names are made; no bundle can tell.
+func TestArgumentsAreAsIfTheyWereWhole(t *testing.T) {
+	lib := `return {kind = function(e) return e.type end, count = function(event) local n = 0 for _ in pairs(event) do n = n + 1 end return n end, topic = function(event) return event.topic end}`
+	for _, code := range []string{
+		`return {event.data.temperature, event.params.room, ctx.env.on}`,
+		`return event["topic"]`,
+		`local k = "topic" return event[k]`,
+		`return event`,
+		`return {ctx}`,
+		`local e = event return {e.id, e.source, e.retained, event.attempt}`,
+		`local n = 0 for k in pairs(event) do n = n + 1 end return n`,
+		`return require("util").kind(event)`,
+		`return require("util").count(event)`,
+		`return require("util").topic(event) .. event.id`,
+		`return (function(event) return event.raw end)(event)`,
+		`return (function(event) return event.nothing end)({nothing = 5})`,
+		`local function f(ctx) return ctx.now end return f(ctx)`,
+		`event.topic = "mine" return event.topic .. event.source`,
+		`event.mine = 5 return {event.mine, rawget(event, "topic")}`,
+		`event = {topic = "mine"} return event.topic`,
+		`do local event = {key = "inner"} key = event.key end return {key, event.key}`,
+		`return {event.time, event.time_ok, ctx.now_ok, ctx.gateway, ctx.revision, ctx.name}`,
+		`return next(event) ~= nil`,
+		`return type(event) .. type(ctx)`,
+		`return 5`,
+	} {
+		var results []string
+		for _, main := range []string{
+			"return function(event, ctx)\n" + code + "\nend",
+			"local f = function(event, ctx)\n" + code + "\nend return f",
+			"return function(...)\nlocal event, ctx = ... " + code + "\nend",
+		} {
+			m := New(Options{})
+			require.Nil(t, m.Load("r", map[string][]byte{"main.lua": []byte(main), "lib/util.lua": []byte(lib)}))
+			out := runLoaded(m, testInvocation(), noAnswers)
+			require.Nil(t, out.Fault, code)
+			results = append(results, string(out.Result))
+		}
+		require.Equal(t, results[1], results[0], code)
+		require.Equal(t, results[2], results[0], code)
+	}
+	require.Equal(t, `[0,"nil"]`, string(runMain(t, `return function(event) return {select("#"), type(ctx)} end`).Result))
+	require.Equal(t, `"nil"`, string(runMain(t, `return function() return type(event) end`).Result))
+	require.Equal(t, `{"on":30,"off":28}`, string(runMain(t, `return function(event, event) return event.env end`).Result))
+	require.Equal(t, `[2,"e1",42]`, string(runMain(t, `return function(...) local e = ... return {select("#", ...), e.id, 42} end`).Result))
+}

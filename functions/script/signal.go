@@ -23,11 +23,11 @@ const signalChunk = "[signal]"
 // compileSignal compiles the library, and lists the globals it uses. Only a defect of ours can make that fail.
 func compileSignal() (*lua.FunctionProto, []global) {
 	used := names{}
-	proto, err := compileFile(signalChunk, signalSource, used)
+	file, err := compileFile(signalChunk, signalSource, used)
 	if err != nil {
 		panic(err)
 	}
-	return proto, used.globals()
+	return file.proto, used.globals()
 }
 
 // signalTable loads the library for a run, with an environment of its own: the libraries it uses are not those that the script may have changed.
