@@ -25,6 +25,7 @@ const (
 	causeBreach               // broke the protocol
 	causeStart                // was never ready
 	causeIdle                 // not needed any more
+	causeReserve              // others need it
 	causeStop                 // the pool closes
 )
 
@@ -68,11 +69,15 @@ func (p *Pool) bury(w *proc, err error) {
 	p.count(w)
 	held := w.held
 	w.held = nil
-	if len(held) > 0 {
+	switch {
+	case w.cause == causeReserve && len(held) > 0:
+		p.evicted(held[0])
+		p.requeue(held[1:])
+	case len(held) > 0:
 		p.blame(w, held[0])
 		p.requeue(held[1:])
 	}
-	if w.cause == causeStart || (w.cause != causeIdle && w.cause != causeStop && !w.worked && len(held) == 0) {
+	if w.cause == causeStart || (w.cause != causeIdle && w.cause != causeStop && w.cause != causeReserve && !w.worked && len(held) == 0) {
 		p.startFailed(fmt.Errorf("it ended before it had done anything: %s", w.detail))
 	}
 	p.dispatch()
@@ -110,9 +115,24 @@ func (w *proc) runs() string {
 	return w.held[0].Inv.Function
 }
 
+// evicted has a task begin anew that was stopped for others; while a call of its Ask is under way, not before that is over.
+func (p *Pool) evicted(t *task) {
+	p.stats.Evicted++
+	if t.asking {
+		t.again = true
+		return
+	}
+	p.requeue([]*task{t})
+	p.stats.Moved--
+}
+
 // blame gives the task that ran in a dead worker its fault.
 func (p *Pool) blame(w *proc, t *task) {
 	ran := time.Since(w.began)
+	if w.cause != causeStop {
+		t.record.stain()
+	}
+	p.freed = true
 	f := &functions.Fault{Kind: functions.FaultKilled}
 	switch w.cause {
 	case causeTimeout:
@@ -129,7 +149,7 @@ func (p *Pool) blame(w *proc, t *task) {
 	default:
 		f.Message = "its worker died: " + w.detail
 	}
-	p.settle(t, &functions.Outcome{Fault: f, Usage: functions.Usage{Wall: ran}})
+	p.settle(t, &functions.Outcome{Fault: f, Usage: functions.Usage{Wall: ran}, Lost: w.cause != causeStop})
 }
 
 // maxLastWords is what is read of a dead worker's error output.

@@ -10,50 +10,107 @@ import (
 // dispatch hands waiting tasks to workers and adjusts the number of workers. It is called, with the lock held, after
 // everything that may have changed either.
 func (p *Pool) dispatch() {
-	for len(p.waiting) > 0 {
-		t := p.waiting[0]
-		if t.ctx != nil && t.ctx.Err() != nil {
-			p.pop()
+	for {
+		q, w := p.choose()
+		if q == nil {
+			break
+		}
+		t := p.take(q)
+		if t.gone() {
 			p.settle(t, killed("nobody waits for it any more"))
 			continue
 		}
-		w := p.pick(t.Bundle.Digest)
-		if w == nil {
-			break
-		}
-		p.pop()
 		p.send(w, t)
 	}
 	p.grow()
+	p.swap()
 	p.relieve()
 }
 
-func (p *Pool) pop() {
-	p.waiting[0] = nil
-	p.waiting = p.waiting[1:]
-	if len(p.waiting) == 0 {
-		p.waiting = nil
+// gone says that nobody waits for a check any more.
+func (t *task) gone() bool { return t.ctx != nil && t.ctx.Err() != nil }
+
+// choose finds what has waited longest of all that a worker could take now, and the worker.
+func (p *Pool) choose() (from *queue, to *proc) {
+	if p.waiting == 0 {
+		return nil, nil
 	}
+	p.queues(func(q *queue) {
+		t := q.first()
+		if from != nil && from.first().seq < t.seq {
+			return
+		}
+		if w := p.pick(t); w != nil || t.gone() {
+			from, to = q, w
+		}
+	})
+	return from, to
 }
 
-// pick finds the worker for the next task: an idle one, if it can be one that has the code and worked last (the others
-// may then end); otherwise the one that holds least. One that has been running the same invocation for long gets nothing.
-func (p *Pool) pick(digest string) *proc {
+// pick finds the worker for a task: an idle one, if it can be one that has the code and worked last (the others may then
+// end); otherwise the one that holds least. One that has been running the same invocation for long gets nothing.
+func (p *Pool) pick(t *task) *proc {
 	var best *proc
+	stains := !t.record.clean() && p.stainedNow() >= p.stainedMost()
 	for _, w := range p.workers {
-		if w.state != ready || w.slow || len(w.held) >= p.opts.Depth {
+		if w.state != ready || w.slow || w.leaving || len(w.held) >= p.opts.Depth || !w.serves(t.owner) {
 			continue
 		}
-		if best == nil || better(w, best, digest) {
+		switch stained := w.stained(); {
+		case p.opts.Max == 1: // there is no other
+		case t.record.clean() && stained, // it would wait behind what may be slow
+			!t.record.clean() && stained && len(w.held) > 1,
+			!stained && stains:
+			continue
+		}
+		if best == nil || better(w, best, t.Bundle.Digest) {
 			best = w
 		}
 	}
 	return best
 }
 
+// serves says whether tasks of this owner may run on a worker. One that has run nothing yet is free to become anybody's.
+func (w *proc) serves(owner string) bool { return w.owner == owner || (w.owner == "" && !w.used) }
+
+// stained says whether a worker holds a task whose record is not clean.
+func (w *proc) stained() bool {
+	for _, t := range w.held {
+		if !t.record.clean() {
+			return true
+		}
+	}
+	return false
+}
+
+// stainedMost is how many workers may hold such tasks: all but the one in reserve.
+func (p *Pool) stainedMost() int { return max(p.opts.Max-1, 1) }
+
+func (p *Pool) stainedNow() (n int) {
+	for _, w := range p.workers {
+		if w.stained() {
+			n++
+		}
+	}
+	return n
+}
+
+// mustGo says whether a task that runs long has to make way: no worker is left for those with a clean record, and one waits.
+func (p *Pool) mustGo() bool {
+	if p.opts.Max == 1 || p.stainedNow() <= p.stainedMost() {
+		return false
+	}
+	waits := false
+	p.queues(func(q *queue) { waits = waits || q.first().record.clean() })
+	return waits
+}
+
 func better(a, b *proc, digest string) bool {
 	if len(a.held) != len(b.held) {
 		return len(a.held) < len(b.held)
+	}
+	if a.owner != b.owner {
+		return a.owner != ""
 	}
 	_, ahas := a.has[digest]
 	_, bhas := b.has[digest]
@@ -86,6 +143,7 @@ func (p *Pool) send(w *proc, t *task) {
 		return
 	}
 	p.touch(w)
+	w.used, w.owner = true, t.owner
 	w.held = append(w.held, t)
 	if len(w.held) == 1 {
 		p.begin(w)
@@ -143,17 +201,19 @@ func (p *Pool) rest(w *proc) {
 	w.slow = false
 	w.timer.Stop()
 	w.ticking = false
-	if !p.shrinks && len(p.workers) > p.opts.Warm && !p.closing {
+	if !p.shrinks && (len(p.workers) > p.opts.Warm || w.owner != "") && !p.closing {
 		p.shrinks = true
 		p.shrink.Reset(p.opts.Idle)
 	}
 }
 
-// room is how many jobs would begin soon, less those that wait already.
+// room is how many jobs with a clean record would begin soon, less those that wait already.
 func (p *Pool) room() int {
-	n := -len(p.waiting)
+	n := -len(p.clean.tasks)
 	for _, w := range p.workers {
-		if w.state == starting || (w.state == ready && !w.slow) {
+		switch {
+		case w.state == dying || w.slow || w.leaving, p.opts.Max > 1 && w.stained():
+		case w.owner == "", len(w.held) == 0: // another's own worker makes way once it is idle
 			n += p.opts.Depth - len(w.held)
 		}
 	}
@@ -168,25 +228,83 @@ func (p *Pool) grow() {
 	if p.closing || p.retrying {
 		return
 	}
-	coming, pressed, rescue := 0, len(p.workers) > 0, false
+	shared, coming, pressed, rescue := 0, 0, true, false
 	for _, w := range p.workers {
-		switch {
-		case w.state == starting:
+		if w.state == starting {
 			coming++
-			pressed = false
-		case len(w.held) < max(2, p.opts.Depth/2):
+		}
+		if w.owner == "" {
+			shared++
+		}
+		if w.state == starting || len(w.held) < max(2, p.opts.Depth/2) {
 			pressed = false
 		}
-		rescue = rescue || w.revocable()
+		rescue = rescue || (w.revocable() && len(p.movable(w)) > 0)
 	}
-	want := max(p.opts.Warm-len(p.workers), (len(p.waiting)+p.opts.Depth-1)/p.opts.Depth-coming)
-	if want < 1 && (pressed || (rescue && coming == 0 && !p.anyIdle())) {
+	want := max(p.opts.Warm-shared, p.needed()-coming)
+	if want < 1 && coming == 0 && len(p.workers) > 0 && (pressed || (rescue && !p.anyIdle())) {
 		want = 1
 	}
 	for range min(want, p.opts.Max-len(p.workers)) {
 		w := newProc(p)
 		p.workers = append(p.workers, w)
 		p.starts <- w
+	}
+}
+
+// needed is how many more workers what waits could use now.
+func (p *Pool) needed() (n int) {
+	if p.waiting == 0 {
+		return 0
+	}
+	spare := p.stainedMost() - p.stainedNow()
+	p.queues(func(q *queue) {
+		if q.first().record.clean() {
+			n += (len(q.tasks) + p.opts.Depth - 1) / p.opts.Depth
+		} else if spare > 0 {
+			spare--
+			n++
+		}
+	})
+	return n
+}
+
+// swap makes room for a task that no worker of those that there are may ever take: another's is given nothing more, and
+// ends when it is idle, so that one can be started in its place.
+func (p *Pool) swap() {
+	if p.waiting == 0 || len(p.workers) < p.opts.Max || p.closing {
+		return
+	}
+	for _, w := range p.workers {
+		switch {
+		case w.state != ready || w.leaving && len(w.held) > 0:
+			return // one is about to be free
+		case w.leaving:
+			p.kill(w, causeIdle)
+			return
+		}
+	}
+	var victim *proc
+	p.queues(func(q *queue) {
+		t := q.first()
+		var other *proc
+		for _, w := range p.workers {
+			if w.serves(t.owner) && (p.opts.Max == 1 || !t.record.clean() || !w.stained()) {
+				return
+			}
+			if !w.serves(t.owner) && !w.slow && (p.opts.Max == 1 || !w.stained()) && (other == nil || len(w.held) < len(other.held)) {
+				other = w
+			}
+		}
+		if victim == nil && (t.record.clean() || p.stainedNow() < p.stainedMost()) {
+			victim = other
+		}
+	})
+	if victim == nil {
+		return
+	}
+	if victim.leaving = true; len(victim.held) == 0 {
+		p.kill(victim, causeIdle)
 	}
 }
 
@@ -204,29 +322,43 @@ func (w *proc) revocable() bool {
 	return w.state == ready && w.slow && len(w.held) > 1 && !w.revoking
 }
 
-// relieve takes back what stands behind a long-running task, if another worker is free for it or about to be.
-func (p *Pool) relieve() {
-	if len(p.waiting) > 0 {
-		return // a free worker has enough to do with these
+// movable are the tasks behind the running one that another worker may run.
+func (p *Pool) movable(w *proc) []*task {
+	spare := p.stainedNow() < p.stainedMost()
+	var move []*task
+	for _, t := range w.held[1:] {
+		if t.record.clean() || spare {
+			move = append(move, t)
+		}
 	}
+	return move
+}
+
+// relieve takes back what stands behind a long-running task, if another worker is free for it or about to be, and what has
+// a clean record in any case once the running one has none: it has a claim to the worker in reserve.
+func (p *Pool) relieve() {
 	free := p.anyIdle()
 	for _, w := range p.workers {
-		free = free || w.state == starting
-	}
-	if !free {
-		return
+		free = free || (w.state == starting && p.waiting == 0)
 	}
 	for _, w := range p.workers {
 		if !w.revocable() {
 			continue
 		}
-		ids := make([]uint64, 0, len(w.held)-1)
-		for _, t := range w.held[1:] {
+		if claim := p.opts.Max > 1 && !w.held[0].record.clean(); !free && !claim {
+			continue
+		}
+		move := p.movable(w)
+		if len(move) == 0 {
+			continue
+		}
+		ids := make([]uint64, 0, len(move))
+		for _, t := range move {
 			t.revoking = true
 			ids = append(ids, t.id)
 		}
 		if err := w.out.put(func(buf []byte) ([]byte, error) { return frame.AppendRevoke(buf, ids) }); err == nil {
-			w.revoking = true
+			w.revoking, w.revoked = true, time.Now()
 			p.touch(w)
 		}
 	}

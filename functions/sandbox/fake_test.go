@@ -116,6 +116,8 @@ func (f *fake) run(inv *functions.Invocation) {
 		time.Sleep(d)
 	case "hang":
 		time.Sleep(time.Hour)
+	case "pid":
+		o.Result = []byte(strconv.Itoa(os.Getpid()))
 	case "die":
 		syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	case "exit":

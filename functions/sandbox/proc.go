@@ -30,11 +30,15 @@ type proc struct {
 
 	state     state
 	launched  bool                // there is a process
+	owner     string              // the revision whose tasks alone it runs, "" if it is shared
+	used      bool                // it was sent something
+	leaving   bool                // it gets nothing more: its place is wanted for another
 	has       map[string]struct{} // digests of the code it was sent
 	held      []*task             // in the order they were sent; the first one runs
 	began     time.Time           // the first one, or the start of the process
 	slow      bool                // the first one has been running for slowAfter
 	revoking  bool                // an answer to a Revoke is due
+	revoked   time.Time           // since then
 	worked    bool                // it has given an outcome
 	idleSince time.Time
 	cause     cause       // why the pool killed it
@@ -171,6 +175,10 @@ func (w *proc) settled(o *functions.Outcome) error {
 		w.worked = true
 		p.failures, p.stats.StartError = 0, ""
 	}
+	if !t.code || elapsed > overstay { // compiling is not its fault
+		t.record.ran(elapsed)
+	}
+	p.freed = p.freed || t.owner != "" || !t.record.clean()
 	p.next(w)
 	p.dispatch()
 	o.Usage.Wall, o.Usage.CPU = min(o.Usage.Wall, elapsed), min(o.Usage.CPU, elapsed)
@@ -229,6 +237,13 @@ func (w *proc) asked(id uint64, r functions.Read) error {
 		p.mu.Lock()
 		t.asking = false
 		late := t.late
+		if t.again {
+			t.again = false
+			p.requeue([]*task{t})
+			p.dispatch()
+			p.unlock()
+			return
+		}
 		p.mu.Unlock()
 		if late != nil {
 			t.tell(late)

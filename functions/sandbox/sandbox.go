@@ -5,6 +5,11 @@
 // pool judges by: the first invocation without an outcome is the one that runs, its deadline began with the outcome
 // before it, and it is the one to blame if the worker dies. The others had not begun and go to another worker at no cost.
 //
+// Revisions have a record. What has none that is clean, since it was slow or has killed a worker, never occupies all
+// workers: one is in reserve for the others. A revision that runs long in that one loses its clean record there and then,
+// and if others wait it is stopped and begins anew in its turn; since nothing of an invocation has happened before its
+// outcome, that costs only time. A function with secrets gets workers that have run nothing else and never will.
+//
 // Whatever a worker sends that an honest one would not (an unknown frame, the outcome of what it does not run, a
 // question while nothing runs) is a breach: it is killed, and nothing of that frame is used. What the effects in an
 // outcome may do is not judged here but by the engine.
@@ -103,7 +108,13 @@ type Pool struct {
 
 	mu       sync.Mutex // guards what follows, and the proc fields that say so
 	workers  []*proc    // the starting, the ready and those about to die
-	waiting  []*task    // in the order of their seq
+	clean    queue      // of tasks that may share a worker, and whose record is clean
+	stained  queue      // the same, and it is not
+	own      map[string]*queue
+	waiting  int // tasks in all queues
+	records  map[string]*record
+	refused  bool // Takes said no
+	freed    bool // something that is not clean, or has a worker of its own, has made room since
 	seq      uint64
 	checks   uint64
 	closing  bool
@@ -125,7 +136,8 @@ func New(opts Options) (*Pool, error) {
 	if err := opts.complete(); err != nil {
 		return nil, err
 	}
-	p := &Pool{opts: opts, starts: make(chan *proc, opts.Max), patience: patience}
+	p := &Pool{opts: opts, starts: make(chan *proc, opts.Max), patience: patience,
+		own: map[string]*queue{}, records: map[string]*record{}}
 	p.shrink = time.AfterFunc(time.Hour, p.retire)
 	p.shrink.Stop()
 	p.retry = time.AfterFunc(time.Hour, p.startAgain)
@@ -143,11 +155,11 @@ func (p *Pool) Submit(jobs ...Job) {
 	now := time.Now()
 	p.mu.Lock()
 	for _, job := range jobs {
-		t := &task{Job: job, id: job.Inv.ID, since: now}
+		t := &task{Job: job, id: job.Inv.ID, since: now, owner: owner(job.Bundle), record: p.recordOf(job.Bundle.Digest)}
 		switch {
 		case p.closing:
 			go t.tell(killed("the gateway is stopping")) // Close may have returned: nobody is left to wait for it
-		case len(p.waiting) >= maxWaiting:
+		case p.waiting >= maxWaiting:
 			p.settle(t, killed("too many invocations wait for a worker"))
 		case job.Bundle.Digest != job.Inv.Revision:
 			p.settle(t, &functions.Outcome{Fault: &functions.Fault{Kind: functions.FaultError,
@@ -163,8 +175,8 @@ func (p *Pool) Submit(jobs ...Job) {
 	p.unlock()
 }
 
-// Room is how many more jobs would be taken without waiting for more than what the workers hold. After it was 0,
-// Options.OnRoom is called when it is not any more.
+// Room is how many more jobs of functions with a clean record would be taken without waiting for more than what the
+// workers hold. After it was 0, Options.OnRoom is called when it is not any more.
 func (p *Pool) Room() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -175,17 +187,44 @@ func (p *Pool) Room() int {
 	return n
 }
 
+// Takes says whether a job of this revision would begin as soon as Room promises. Of what has no clean record, or has
+// workers of its own, only a few jobs are to wait here, lest they wait in front of others. After it was false,
+// Options.OnRoom is called when it may not be any more.
+func (p *Pool) Takes(b *functions.Bundle) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	most, waiting := maxWaiting, 0
+	if o := owner(b); o != "" {
+		most = p.opts.Depth
+		if q := p.own[o]; q != nil {
+			waiting = len(q.tasks)
+		}
+	}
+	if r := p.records[b.Digest]; r != nil && !r.clean() {
+		most = min(most, p.stainedMost())
+		if owner(b) == "" {
+			waiting = len(p.stained.tasks)
+		}
+	}
+	if waiting < most {
+		return true
+	}
+	p.refused = true
+	return false
+}
+
 // Check compiles a bundle in a worker: nil if it compiles. A fault "killed" or "timeout" says that no answer was to be had.
 func (p *Pool) Check(ctx context.Context, b *functions.Bundle) *functions.Fault {
 	answer := make(chan *functions.Fault, 1)
-	t := &task{Job: Job{Bundle: b}, check: answer, ctx: ctx, since: time.Now()}
+	t := &task{Job: Job{Bundle: b}, check: answer, ctx: ctx, since: time.Now(),
+		record: &record{credit: cleanAt}}
 	p.mu.Lock()
 	p.checks++
 	t.id = checkBit | p.checks
 	switch {
 	case p.closing:
 		t.tell(killed("the gateway is stopping"))
-	case len(p.waiting) >= maxWaiting:
+	case p.waiting >= maxWaiting:
 		t.tell(killed("too many invocations wait for a worker"))
 	default:
 		p.enqueue(t)
@@ -215,6 +254,7 @@ type Stats struct {
 	Crashes       uint64 // died by themselves, or were killed by another
 	StartFailures uint64
 	Moved         uint64 // jobs that went from one worker to another before they had begun
+	Evicted       uint64 // jobs that ran long in the last worker that others had, and began anew elsewhere
 
 	StartError string        // why the last start failed; empty once a worker has done something
 	Layers     []frame.Layer // how the last worker that became ready is confined
@@ -225,7 +265,7 @@ func (p *Pool) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := p.stats
-	s.Max, s.Running, s.Waiting = p.opts.Max, len(p.workers), len(p.waiting)
+	s.Max, s.Running, s.Waiting = p.opts.Max, len(p.workers), p.waiting
 	s.Layers = slices.Clone(s.Layers)
 	for _, w := range p.workers {
 		if len(w.held) > 0 {
@@ -243,10 +283,9 @@ func (p *Pool) Close() {
 		close(p.starts)
 		p.shrink.Stop()
 		p.retry.Stop()
-		for _, t := range p.waiting {
+		for _, t := range p.takeAll(func(*task) bool { return true }) {
 			p.settle(t, killed("the gateway is stopping"))
 		}
-		p.waiting = nil
 		for _, w := range p.workers {
 			p.kill(w, causeStop)
 		}
@@ -264,6 +303,10 @@ func (p *Pool) unlock() {
 	if room {
 		p.noRoom = false
 	}
+	if p.refused && p.freed && !p.closing {
+		p.refused, room = false, true
+	}
+	p.freed = false
 	if len(done) > 0 {
 		p.wg.Go(func() {
 			for _, s := range done {

@@ -162,17 +162,10 @@ func (p *Pool) giveUp(err error) {
 	if len(p.workers) > 0 {
 		return
 	}
-	kept := p.waiting[:0]
-	for _, t := range p.waiting {
-		if time.Since(t.since) < p.patience {
-			kept = append(kept, t)
-			continue
-		}
+	for _, t := range p.takeAll(func(t *task) bool { return time.Since(t.since) >= p.patience }) {
 		p.settle(t, &functions.Outcome{Fault: &functions.Fault{Kind: functions.FaultKilled,
 			Message: "no worker can be started: " + err.Error(), Hint: "see perigee doctor"}})
 	}
-	clear(p.waiting[len(kept):])
-	p.waiting = kept
 }
 
 // startAgain is called when the wait after a failed start is over.
@@ -193,7 +186,7 @@ func (p *Pool) remove(w *proc) {
 	}
 }
 
-// retire ends workers that have been idle for long, the longest first, down to Warm.
+// retire ends workers that have been idle for long, the longest first, down to Warm that may be shared.
 func (p *Pool) retire() {
 	p.mu.Lock()
 	defer p.unlock()
@@ -205,14 +198,16 @@ func (p *Pool) retire() {
 		var oldest *proc
 		alive := 0
 		for _, w := range p.workers {
-			if w.state != dying {
+			if w.state != dying && w.owner == "" {
 				alive++
 			}
-			if w.state == ready && len(w.held) == 0 && (oldest == nil || w.idleSince.Before(oldest.idleSince)) {
+		}
+		for _, w := range p.workers {
+			if w.state == ready && len(w.held) == 0 && (w.owner != "" || alive > p.opts.Warm) && (oldest == nil || w.idleSince.Before(oldest.idleSince)) {
 				oldest = w
 			}
 		}
-		if oldest == nil || alive <= p.opts.Warm {
+		if oldest == nil {
 			return
 		}
 		if left := p.opts.Idle - time.Since(oldest.idleSince); left > 0 {

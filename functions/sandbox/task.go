@@ -1,9 +1,7 @@
 package sandbox
 
 import (
-	"cmp"
 	"context"
-	"slices"
 	"time"
 
 	"github.com/perigee-iot/perigee/functions"
@@ -19,6 +17,9 @@ type task struct {
 	seq   uint64 // its place in the order of submission
 	since time.Time
 
+	owner  string // the revision whose own worker it needs, "" if it may share one
+	record *record
+
 	check chan *functions.Fault // of a check; has room for the answer
 	ctx   context.Context       // of a check: whether anybody still waits
 
@@ -29,6 +30,15 @@ type task struct {
 
 	asking bool               // a call of Ask is under way
 	late   *functions.Outcome // what to tell when it is over
+	again  bool               // it is to wait for a worker anew when that is over
+}
+
+// owner is what a bundle's tasks need a worker of their own for, "" if they may share one. A new revision gets new ones.
+func owner(b *functions.Bundle) string {
+	if b.Spec != nil && len(b.Spec.Permissions.Secrets) > 0 {
+		return b.Digest
+	}
+	return ""
 }
 
 // settled is a task with what became of it.
@@ -64,7 +74,7 @@ func killed(why string) *functions.Outcome {
 func (p *Pool) enqueue(t *task) {
 	p.seq++
 	t.seq = p.seq
-	p.waiting = append(p.waiting, t)
+	p.wait(t)
 }
 
 // requeue makes tasks wait that a worker held and has not begun, in the place that they had.
@@ -75,9 +85,8 @@ func (p *Pool) requeue(tasks []*task) {
 			p.settle(t, killed("the gateway is stopping"))
 			continue
 		}
-		t.code, t.needed, t.revoking = false, false, false
-		i, _ := slices.BinarySearchFunc(p.waiting, t.seq, func(w *task, seq uint64) int { return cmp.Compare(w.seq, seq) })
-		p.waiting = slices.Insert(p.waiting, i, t)
+		t.code, t.needed, t.revoking, t.asks = false, false, false, 0
+		p.wait(t)
 	}
 }
 

@@ -6,11 +6,14 @@ import (
 	"os"
 	"strconv"
 	"time"
+
+	"github.com/perigee-iot/perigee/functions/frame"
 )
 
 const (
-	slowAfter   = 5 * time.Millisecond  // then others do not wait behind it
-	sampleEvery = 10 * time.Millisecond // of the memory of a worker that has been running something for this long
+	slowAfter   = 5 * time.Millisecond   // then others do not wait behind it
+	sampleEvery = 10 * time.Millisecond  // of the memory of a worker that has been running something for this long
+	revokeTime  = 500 * time.Millisecond // for a worker to give back what it has not begun: it need not finish anything first
 )
 
 // tick looks at what a worker runs: is it over its time, have others waited behind it long enough, is it over its
@@ -34,9 +37,24 @@ func (w *proc) tick() {
 		p.kill(w, causeTimeout)
 		p.unlock()
 		return
+	case ran >= overstay && t.record.clean():
+		t.record.stain()
+		w.slow = true
+		p.dispatch()
 	case ran >= slowAfter && !w.slow:
 		w.slow = true
 		p.dispatch()
+	}
+	if w.revoking && time.Since(w.revoked) >= revokeTime {
+		w.detail = fmt.Sprintf("%v: it kept what it was asked to give back", frame.ErrBreach)
+		p.kill(w, causeBreach)
+		p.unlock()
+		return
+	}
+	if ran >= overstay && p.mustGo() {
+		p.kill(w, causeReserve)
+		p.unlock()
+		return
 	}
 	next := allowed - ran
 	for _, at := range []time.Duration{slowAfter - ran, sampleEvery} {
