@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/perigee-iot/perigee/functions"
 	"github.com/perigee-iot/perigee/internal/store"
 )
 
@@ -107,6 +108,16 @@ func (b *Book) Add(function, revision string, s *Sample) {
 	}
 	l.count++
 	l.PerSecond = max(l.PerSecond, l.count)
+}
+
+// Failed turns an invocation that was added as a good one into a fault: what it decided could not be applied.
+func (b *Book) Failed(function, revision string, k functions.FaultKind) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if l := b.live[id{function, revision}]; l != nil && l.Outcomes[endedOK] > 0 { // else it was folded a moment ago, and stays as it is
+		l.Outcomes[endedOK]--
+		l.Outcomes[endingOf(k)]++
+	}
 }
 
 // Wrote counts bytes that were given to the store on behalf of a function.

@@ -343,6 +343,7 @@ func (e *Engine) refused(j *job, why error) {
 // finishFault commits a fault in place of an outcome that could not be applied.
 func (e *Engine) finishFault(j *job, fault *functions.Fault) {
 	j.fn.stats.failed(fault)
+	e.usage.Failed(j.fn.Name, j.dep.Bundle.Digest, fault.Kind)
 	o := &functions.Outcome{ID: j.inv.ID, Fault: fault}
 	e.settle(j, o, e.judge(j, o))
 }

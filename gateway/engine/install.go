@@ -312,6 +312,11 @@ type FunctionInfo struct {
 	Dead      int64
 	P50, P99  time.Duration
 	CPU       time.Duration // mean of an invocation
+	AllCPU    time.Duration // of all invocations
+	Busy      time.Duration // wall time of all invocations
+	In, Out   int64         // bytes of payloads, and of effects and results
+	Wrote     int64         // bytes given to the store on its behalf
+	Memory    int64         // bytes: the most of an invocation within the last minute or two
 }
 
 // Functions returns every installed function, in no order.
@@ -325,15 +330,16 @@ func (e *Engine) Functions() []FunctionInfo {
 	}
 	e.mu.Unlock()
 	for i, f := range list {
-		f.stats.fill(&out[i])
+		f.stats.fill(&out[i], e.clock.Now())
 	}
 	return out
 }
 
-func (s *stats) fill(out *FunctionInfo) {
+func (s *stats) fill(out *FunctionInfo, now time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out.Runs, out.OK, out.LastFault = s.runs, s.ok, s.last
+	out.AllCPU, out.Busy, out.In, out.Out, out.Wrote, out.Memory = s.cpu, s.busy, s.in, s.out, s.wrote.Load(), s.memory.highest(minuteOf(now))
 	out.P50, out.P99 = s.wall.quantile(0.5), s.wall.quantile(0.99)
 	if s.runs > 0 {
 		out.CPU = s.cpu / time.Duration(s.runs)
