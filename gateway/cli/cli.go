@@ -49,6 +49,7 @@ type Options struct {
 	Run     func(ctx context.Context, o RunOptions) error  // the gateway, until ctx ends
 	Worker  func() int                                     // a worker process; what it returns is the exit code
 	Demo    func(ctx context.Context, o DemoOptions) error // the demo, until ctx ends
+	Stage   func() (Stage, error)                          // what runs the cases of functions
 
 	Stdin          io.Reader // os.Stdin
 	Stdout, Stderr io.Writer // os.Stdout, os.Stderr
@@ -96,7 +97,7 @@ func New(o Options) *Program {
 // commands is the whole list, in the order in which help shows it.
 func (p *Program) commands() []*command {
 	return []*command{
-		runCommand(), demoCommand(), devCommand(), cloudCommand(),
+		runCommand(), demoCommand(), devCommand(), testCommand(), cloudCommand(),
 		statusCommand(), functionsCommand(), eventsCommand(), deadCommand(), stateCommand(), devicesCommand(), syncCommand(),
 		newCommand(), configCommand(), reloadCommand(), versionCommand(), completionCommand(),
 	}

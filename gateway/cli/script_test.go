@@ -19,6 +19,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/functions/cases/stage"
+	"github.com/perigee-iot/perigee/functions/worker"
 	"github.com/perigee-iot/perigee/gateway/api"
 	"github.com/perigee-iot/perigee/gateway/api/apitest"
 	"github.com/perigee-iot/perigee/gateway/cli"
@@ -28,6 +30,9 @@ var update = flag.Bool("update", false, "write what the commands print into the 
 
 // TestMain makes the test's own binary the perigee command, for the scripts.
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) != "perigee" {
+		worker.MainIfWorker() // of a stage
+	}
 	testscript.Main(m, map[string]func(){
 		"perigee": func() {
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -48,6 +53,7 @@ func program() *cli.Program {
 			return nil
 		},
 		Worker: func() int { return 7 },
+		Stage:  func() (cli.Stage, error) { return stage.Open(nil) },
 		Demo: func(_ context.Context, o cli.DemoOptions) error {
 			fmt.Println("demo", o.Dir, o.For, o.Plain)
 			return nil

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"github.com/perigee-iot/perigee/functions/cases/stage"
 	"github.com/perigee-iot/perigee/functions/worker"
 	"github.com/perigee-iot/perigee/gateway/app"
 	"github.com/perigee-iot/perigee/gateway/cli"
@@ -32,6 +33,7 @@ func run() int {
 		Run:     gateway,
 		Worker:  worker.Main,
 		Demo:    showDemo,
+		Stage:   func() (cli.Stage, error) { return stage.Open(nil) },
 	})
 	return p.Main(ctx, os.Args)
 }
