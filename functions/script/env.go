@@ -46,6 +46,8 @@ func (m *Machine) makeLibraries() libraries {
 	m.table(libs, "timer", timerFunctions(), nil)
 	m.table(libs, "device", deviceFunctions(), nil)
 	m.table(libs, "stream", streamFunctions(), nil)
+	m.table(libs, "http", httpFunctions(), nil)
+	m.table(libs, "secret", secretFunctions(), nil)
 	m.table(libs, "log", logFunctions(), nil)
 	libs["log"].call = m.wrap(logCall)
 	return libs

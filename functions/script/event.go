@@ -67,6 +67,8 @@ func (r *run) eventTable(L *lua.LState) *lua.LTable {
 	switch e.Type {
 	case event.Timer:
 		a.text("timer", e.Subject)
+	case event.Reply:
+		a.text("reply", e.Subject)
 	case event.Reading:
 		a.text("device", e.Subject)
 	}
