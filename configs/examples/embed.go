@@ -1,5 +1,5 @@
 // Package examples holds functions to learn from and to start with. Each is a folder as a gateway wants it, with comments that
-// teach; the test runs every one of them on messages in the form that real devices send.
+// teach, and cases in tests/ with messages in the form that real devices send.
 package examples
 
 import "embed"
