@@ -149,6 +149,17 @@ func everyMethod() []asked {
 		{"WriteDevice", nothing(func(ctx context.Context, gw api.Gateway) error { return gw.WriteDevice(ctx, "fan", 21.5) })},
 		{"WriteDevice", nothing(func(ctx context.Context, gw api.Gateway) error { return gw.WriteDevice(ctx, "fan", nil) })},
 		{"WriteDevice", nothing(func(ctx context.Context, gw api.Gateway) error { return gw.WriteDevice(ctx, "no such", true) })},
+		{"Usage", func(ctx context.Context, gw api.Gateway) (any, error) { return gw.Usage(ctx, api.UsageQuery{}) }},
+		{"Usage", func(ctx context.Context, gw api.Gateway) (any, error) {
+			return gw.Usage(ctx, api.UsageQuery{Function: "overheat", By: "day", Since: 90 * time.Minute, Revisions: true})
+		}},
+		{"Usage", func(ctx context.Context, gw api.Gateway) (any, error) {
+			return gw.Usage(ctx, api.UsageQuery{Function: "nobody"})
+		}},
+		{"Advise", func(ctx context.Context, gw api.Gateway) (any, error) { return gw.Advise(ctx, "") }},
+		{"Advise", func(ctx context.Context, gw api.Gateway) (any, error) { return gw.Advise(ctx, "quiet") }},
+		{"Advise", func(ctx context.Context, gw api.Gateway) (any, error) { return gw.Advise(ctx, "nobody") }},
+		{"Top", func(ctx context.Context, gw api.Gateway) (any, error) { return gw.Top(ctx) }},
 		{"Uplinks", func(ctx context.Context, gw api.Gateway) (any, error) { return gw.Uplinks(ctx) }},
 		{"Streams", func(ctx context.Context, gw api.Gateway) (any, error) { return gw.Streams(ctx) }},
 		{"Remove", nothing(func(ctx context.Context, gw api.Gateway) error { return gw.Remove(ctx, "quiet", true) })},

@@ -86,6 +86,10 @@ func (s *Server) routes() []route {
 			return done{}, gw.WriteDevice(ctx, r.PathValue("name"), b.Value)
 		})},
 
+		{"Usage", "GET /v1/usage", s.usage},
+		{"Advise", "GET /v1/advice", s.advice},
+		{"Top", "GET /v1/top", ask(gw.Top)},
+
 		{"Uplinks", "GET /v1/uplinks", ask(gw.Uplinks)},
 		{"Streams", "GET /v1/streams", ask(gw.Streams)},
 	}

@@ -138,10 +138,12 @@ type InvokeRequest struct {
 	Topic  string            `json:"topic,omitempty"`
 	Params map[string]string `json:"params,omitempty"`
 	Key    *string           `json:"key,omitempty"`
+	Dry    bool              `json:"dry_run,omitempty"` // only say what it would do
 }
 
-// Invoked is how that went.
+// Invoked is how that went. With Dry set, it is how it would go: nothing was done.
 type Invoked struct {
+	Dry     bool             `json:"dry_run,omitempty"`
 	EventID string           `json:"event_id"`
 	Outcome string           `json:"outcome"` // committed, retry, dead
 	Result  json.RawMessage  `json:"result,omitempty"`
@@ -331,6 +333,10 @@ type Gateway interface {
 	Devices(ctx context.Context) ([]Device, error)
 	Device(ctx context.Context, name string) (*Device, error) // reads it
 	WriteDevice(ctx context.Context, name string, value any) error
+
+	Usage(ctx context.Context, q UsageQuery) ([]Usage, error)
+	Advise(ctx context.Context, function string) ([]Advice, error) // "": on all functions
+	Top(ctx context.Context) (*Top, error)
 
 	Uplinks(ctx context.Context) ([]UplinkStatus, error)
 	Streams(ctx context.Context) ([]Stream, error)

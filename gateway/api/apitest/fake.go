@@ -28,6 +28,9 @@ type Fake struct {
 	devices   []api.Device
 	uplinks   []api.UplinkStatus
 	streams   []api.Stream
+	usage     []api.Usage
+	advice    []api.Advice
+	top       func() *api.Top
 	problems  []string
 	config    json.RawMessage
 	calls     []string
@@ -43,6 +46,7 @@ func New() *Fake {
 		changed:   make(chan struct{}),
 		functions: map[string]*api.Function{},
 		fail:      map[string]error{},
+		top:       func() *api.Top { return &api.Top{Gateway: "gw-01"} },
 		config:    json.RawMessage(`{"id":"gw-01"}`),
 		status:    api.Status{Gateway: "gw-01", Version: "0.1.0", PID: 812, Ready: true},
 	}
@@ -55,7 +59,7 @@ func (f *Fake) Fail(method string, err error) {
 	f.fail[method] = err
 }
 
-// Calls returns what was asked so far and changed something, one line each.
+// Calls returns what was asked so far and changed something, and queries of usage, one line each.
 func (f *Fake) Calls() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -73,7 +77,7 @@ func (f *Fake) Following() int {
 func (f *Fake) Edit(change func(d *Data)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	d := Data{&f.status, f.functions, &f.logs, &f.lives, &f.dead, &f.state, &f.devices, &f.uplinks, &f.streams, &f.problems}
+	d := Data{&f.status, f.functions, &f.logs, &f.lives, &f.dead, &f.state, &f.devices, &f.uplinks, &f.streams, &f.usage, &f.advice, &f.top, &f.problems}
 	change(&d)
 	close(f.changed)
 	f.changed = make(chan struct{})
@@ -90,7 +94,10 @@ type Data struct {
 	Devices   *[]api.Device
 	Uplinks   *[]api.UplinkStatus
 	Streams   *[]api.Stream
-	Problems  *[]string // of the next reload
+	Usage     *[]api.Usage // by hour
+	Advice    *[]api.Advice
+	Top       *func() *api.Top // called under the lock, for each time that somebody asks
+	Problems  *[]string        // of the next reload
 }
 
 // enter locks and returns the error that the method was told to return.
@@ -278,7 +285,11 @@ func (f *Fake) Invoke(_ context.Context, name string, r *api.InvokeRequest) (*ap
 	if r.Key != nil {
 		key = fmt.Sprintf("%q", *r.Key)
 	}
-	f.record("Invoke %s data=%s topic=%s params=%v key=%s", name, r.Data, r.Topic, r.Params, key)
-	return &api.Invoked{EventID: "01J9", Outcome: "committed", Result: r.Data, Effects: []string{"device fan = true"}, Wall: 1_200_000, CPU: 800_000,
+	dry := ""
+	if r.Dry {
+		dry = " dry"
+	}
+	f.record("Invoke%s %s data=%s topic=%s params=%v key=%s", dry, name, r.Data, r.Topic, r.Params, key)
+	return &api.Invoked{Dry: r.Dry, EventID: "01J9", Outcome: "committed", Result: r.Data, Effects: []string{"device fan = true"}, Wall: 1_200_000, CPU: 800_000,
 		Logs: []api.LogLine{{Function: name, Level: "info", Text: "warm"}}}, nil
 }

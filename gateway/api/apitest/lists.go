@@ -303,3 +303,61 @@ func (f *Fake) Streams(context.Context) ([]api.Stream, error) {
 	}
 	return append([]api.Stream{}, f.streams...), nil
 }
+
+// Usage lists what Data.Usage has. It does not sum up: a query that is not split gets the rows of the newest hour.
+func (f *Fake) Usage(_ context.Context, q api.UsageQuery) ([]api.Usage, error) {
+	defer f.mu.Unlock()
+	if err := f.enter("Usage"); err != nil {
+		return nil, err
+	}
+	f.record("Usage %s by=%s since=%s revisions=%v", q.Function, q.By, q.Since, q.Revisions)
+	if q.Function != "" {
+		if _, err := f.find(q.Function); err != nil {
+			return nil, err
+		}
+	}
+	out := []api.Usage{}
+	for _, u := range f.usage {
+		newest := f.usage[len(f.usage)-1].Start
+		if (q.Function != "" && u.Function != q.Function) || (q.By == "" && !u.Start.Equal(newest)) {
+			continue
+		}
+		if !q.Revisions {
+			u.Revision = ""
+		}
+		if q.By == "" {
+			u.Length = 0
+		}
+		out = append(out, u)
+	}
+	return out, nil
+}
+
+// Advise lists.
+func (f *Fake) Advise(_ context.Context, function string) ([]api.Advice, error) {
+	defer f.mu.Unlock()
+	if err := f.enter("Advise"); err != nil {
+		return nil, err
+	}
+	if function != "" {
+		if _, err := f.find(function); err != nil {
+			return nil, err
+		}
+	}
+	out := []api.Advice{}
+	for _, a := range f.advice {
+		if function == "" || a.Function == function {
+			out = append(out, a)
+		}
+	}
+	return out, nil
+}
+
+// Top asks Data.Top.
+func (f *Fake) Top(context.Context) (*api.Top, error) {
+	defer f.mu.Unlock()
+	if err := f.enter("Top"); err != nil {
+		return nil, err
+	}
+	return f.top(), nil
+}

@@ -14,7 +14,7 @@ func Sample() *Fake {
 	at := time.Date(2026, 5, 4, 12, 30, 15, 0, time.UTC)
 	fault := &functions.Fault{Kind: functions.FaultError, Message: "main.lua:4: attempt to index a nil value", Traceback: []string{"main.lua:4: in main"}, Hint: "the payload has no temperature"}
 	f.Edit(func(d *Data) {
-		*d.Status = api.Status{
+		status := api.Status{
 			Gateway: "gw-01", Version: "0.1.0", PID: 812, Uptime: 3*time.Hour + 25*time.Minute, Ready: true,
 			Broker:    api.BrokerStatus{Embedded: true, Listen: []string{"tcp://127.0.0.1:1883"}, Connected: true, Clients: 3},
 			Events:    api.EventCounts{Received: 120_400, Accepted: 120_398, Committed: 120_390, Duplicates: 2, Faults: 4, Dead: 1, Waiting: 5, Inbox: 3, Actions: 1},
@@ -24,6 +24,7 @@ func Sample() *Fake {
 			Sources:   []api.SourceStatus{{Name: "broker", Connected: true, Events: 120_400}},
 			Uplinks:   []api.UplinkStatus{{Name: "main", URL: "tcp://cloud:1883", Connected: true, Since: at, Waiting: 12, Sent: 9000, Rate: 42.5, Drain: 90 * time.Second}},
 		}
+		*d.Status = status
 		d.Functions["overheat"] = &api.Function{
 			Name: "overheat", Description: "Switch the fan on when a room gets warm", State: "active", Origin: "dir", Revision: "1f0c5a2b9e77", Since: at,
 			Triggers: []string{"mqtt zigbee2mqtt/{room}"}, Key: "{room}", Runs: 120_390, OK: 120_386, Faults: map[string]int64{"error": 3, "timeout": 1},
@@ -61,6 +62,34 @@ func Sample() *Fake {
 		}
 		*d.Uplinks = d.Status.Uplinks
 		*d.Streams = []api.Stream{{Name: "alerts", Uplink: "main", Priority: "high", Epoch: "9f3a", First: 1, Next: 9013, Acked: 9000, Waiting: 12, Bytes: 4096, Oldest: 3 * time.Second}}
+		hour := at.Truncate(time.Hour)
+		one := api.Usage{Function: "overheat", Revision: "1f0c5a2b9e77", Start: hour.Add(-time.Hour), TimeOK: true, Length: time.Hour, Runs: 60_000, Outcomes: map[string]int64{"ok": 60_000},
+			CPU: 39 * time.Second, Wall: 54 * time.Second, In: 1_080_000, Out: 6_000_000, Written: 30_000_000, State: 2048,
+			WallP50: 900 * time.Microsecond, WallP99: 4200 * time.Microsecond, WallMax: 80 * time.Millisecond, CPUP99: 2 * time.Millisecond, CPUMax: 30 * time.Millisecond,
+			MemoryP99: 1 << 20, MemoryMax: 3 << 20, OutP99: 120, OutMax: 130, Effects: 3, Log: 80, PerSecond: 40}
+		two, old := one, one
+		two.Start, two.Runs, two.Outcomes, two.WallMax = hour, 30_000, map[string]int64{"ok": 29_995, "retry": 1, "error": 3, "timeout": 1}, time.Second
+		old.Start, old.Revision, old.Runs, old.Outcomes, old.TimeOK = hour, "000000000000", 390, map[string]int64{"ok": 390}, false
+		*d.Usage = []api.Usage{one, old, two}
+		*d.Advice = []api.Advice{
+			{Function: "overheat", Revision: "1f0c5a2b9e77", Since: one.Start, Runs: 90_000, Limits: []api.LimitAdvice{
+				{Limit: "timeout", Now: "1s", P99: "4.2ms", Max: "1s", Suggest: "2s", Fit: "tight", Why: "hit by 1 of 90 000 invocations", Runs: 90_000},
+				{Limit: "memory", Now: "16MiB", P99: "1MiB", Max: "3MiB", Fit: "unknown", Why: "rests on 30 of the 100 invocations that are wanted", Runs: 30},
+				{Limit: "effects", Now: "64", Max: "3", Suggest: "8", Fit: "wide", Runs: 90_000},
+				{Limit: "effect_bytes", Now: "64KiB", P99: "120B", Max: "130B", Suggest: "1KiB", Fit: "wide", Runs: 90_000},
+				{Limit: "state", Now: "64KiB", Max: "2KiB", Suggest: "64KiB", Fit: "good", Runs: 90_000},
+			}},
+			{Function: "quiet", Revision: "aa00bb11cc22", Limits: []api.LimitAdvice{{Limit: "timeout", Now: "1s", Max: "0s", Fit: "unknown", Why: "rests on 0 of the 100 invocations that are wanted"}}},
+		}
+		asked := int64(0)
+		*d.Top = func() *api.Top {
+			asked++
+			return &api.Top{Gateway: "gw-01", Uptime: 3*time.Hour + time.Duration(asked)*time.Second, CPUs: 4, Workers: status.Workers, Events: status.Events, Functions: []api.TopFunction{
+				{Name: "overheat", State: "active", Runs: 120_390 + 40*asked, Faults: 4 + asked/2, CPU: time.Duration(asked) * 26 * time.Millisecond, Wall: time.Duration(asked) * 36 * time.Millisecond,
+					P99: 4200 * time.Microsecond, Memory: 3 << 20, In: asked * 720, Out: asked * 4800, Written: asked * 20_000, Stored: 2048, Waiting: 5},
+				{Name: "quiet", State: "paused"},
+			}}
+		}
 	})
 	return f
 }
