@@ -69,7 +69,7 @@ func TestBadRequests(t *testing.T) {
 		{"GET", "/v1/events?limit=many", "", 400, `limit is "many", it should be a whole number from 0`},
 		{"GET", "/v1/usage?since=never", "", 400, `since is "never", it should be a time, such as 24h`},
 		{"GET", "/v1/usage?by=week", "", 400, `by is "week", it should be hour or day`},
-		{"GET", "/v1/advice?x=%zz", "", 400, `invalid URL escape "%zz"`},
+		{"GET", "/v1/advice?x=%zz", "", 400, `the request's parameters: invalid URL escape "%zz"`},
 		{"GET", "/v1/dead?limit=1%zz", "", 400, `the request's parameters: invalid URL escape "%zz"`},
 		{"GET", "/v1/state/overheat?key=a&shared=true", "", 400, "shared state has no key: give one of both"},
 		{"PUT", "/v1/state/overheat?name=hot", "tru", 400, "the request's body: unexpected EOF"},
