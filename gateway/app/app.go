@@ -61,6 +61,7 @@ type App struct {
 	started   time.Time
 	ready     atomic.Bool
 	failed    chan error // a part that cannot go on; capacity 1
+	pauses    chan pause // of functions, by the engine
 
 	undo []step // in the order of New and Start; Stop goes backwards
 	once sync.Once
@@ -78,7 +79,7 @@ func New(o Options) (*App, error) {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	a := &App{opt: o, log: o.Log, started: time.Now(), failed: make(chan error, 1), schedule: schedule.New()}
+	a := &App{opt: o, log: o.Log, started: time.Now(), failed: make(chan error, 1), pauses: make(chan pause, 64), schedule: schedule.New()}
 	a.cfg.Store(o.Config)
 	if err := a.build(o.Config); err != nil {
 		return nil, errors.Join(err, a.Stop(context.Background()))
@@ -114,6 +115,7 @@ func (a *App) build(cfg *config.Config) error {
 		Devices:     a.devices.set(),
 		Log:         a.log.With("part", "engine"),
 		Concurrency: max(1, cfg.Workers.Max-1),
+		OnPause:     a.notePause,
 	})
 	if err != nil {
 		return err
@@ -220,6 +222,7 @@ func (a *App) Start(ctx context.Context) error {
 	a.later("running invocations", a.engine.Drain)
 	a.startSources()
 	a.watchStore()
+	a.background("pauses", a.keepPauses)
 	a.tidy()
 	a.ready.Store(true)
 	a.log.Info("the gateway runs", "gateway", a.config().ID, "version", a.opt.Version, "data_dir", a.config().DataDir,

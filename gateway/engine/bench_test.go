@@ -16,6 +16,8 @@ type instantPool struct{ body body }
 
 func (p *instantPool) Room() int { return 1 }
 
+func (p *instantPool) Takes(*functions.Bundle) bool { return true }
+
 func (p *instantPool) Submit(jobs ...sandbox.Job) {
 	for _, j := range jobs {
 		o := p.body(j.Inv, j.Ask)

@@ -44,6 +44,9 @@ type outcomeReport struct {
 // finish takes the outcome of an invocation from the pool and makes it durable: the effects of a success, the next
 // attempt of what can pass by itself, a dead letter for the rest.
 func (e *Engine) finish(j *job, o *functions.Outcome) {
+	if o.Lost && o.Fault != nil {
+		e.killed(j.fn, o.Fault)
+	}
 	v := e.judge(j, o)
 	e.meter(j, o)
 	e.settle(j, o, v)

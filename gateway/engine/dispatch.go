@@ -91,6 +91,7 @@ type function struct {
 	seen        *retainedMemory
 	stats       stats
 	timers      map[timerID]*entry
+	kills       kills
 	timersSet   atomic.Int64 // that the store has, with those that are not durable yet; changes with the update that sets one
 }
 
@@ -243,6 +244,9 @@ func (e *Engine) nextOf(f *function) *job {
 		return nil
 	}
 	if f.alone != nil && f.running > 0 {
+		return nil
+	}
+	if len(f.ready) == 0 || !e.pool.Takes(f.dep.Bundle) {
 		return nil
 	}
 	for _, t := range f.targets {

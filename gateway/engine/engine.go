@@ -42,6 +42,7 @@ import (
 	"time"
 
 	"github.com/perigee-iot/perigee/drivers"
+	"github.com/perigee-iot/perigee/functions"
 	"github.com/perigee-iot/perigee/functions/rules"
 	"github.com/perigee-iot/perigee/functions/sandbox"
 	"github.com/perigee-iot/perigee/functions/usage"
@@ -55,6 +56,7 @@ import (
 type Pool interface {
 	Submit(jobs ...sandbox.Job)
 	Room() int
+	Takes(b *functions.Bundle) bool
 }
 
 // Options of New. All but the bounds are required; a zero bound means its default.
@@ -65,7 +67,8 @@ type Options struct {
 	Outbox  *outbox.Outbox
 	Broker  drivers.Broker
 	Devices drivers.Set
-	Prefix  string // under which functions may not publish; "perigee"
+	Prefix  string                                  // under which functions may not publish; "perigee"
+	OnPause func(function, revision, reason string) // the engine has paused a function for its faults; must not block; may be nil
 	Log     *slog.Logger
 
 	MaxPayload  int           // bytes of an event's data; 256 KiB

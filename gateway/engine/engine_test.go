@@ -38,6 +38,8 @@ type fakePool struct {
 
 func (p *fakePool) Room() int { return int(p.size - p.busy.Load()) }
 
+func (p *fakePool) Takes(*functions.Bundle) bool { return true }
+
 func (p *fakePool) Submit(jobs ...sandbox.Job) {
 	for _, j := range jobs {
 		p.busy.Add(1)

@@ -100,7 +100,7 @@ func (f *function) adopt(d *Deployment, s State, reason string) {
 	f.dep, f.State, f.Reason = d, s, reason
 	spec := d.spec()
 	f.parallel = spec.Key.Kind == functions.KeyNone
-	f.hints = nil
+	f.hints, f.kills = nil, kills{}
 }
 
 // SetState pauses, resumes or blocks a function.
@@ -112,6 +112,7 @@ func (e *Engine) SetState(ctx context.Context, name string, s State, reason stri
 		return fmt.Errorf("there is no function %q", name)
 	}
 	f.State, f.Reason = s, reason
+	f.kills = kills{}
 	e.reroute()
 	e.mu.Unlock()
 	e.wakeAll()
