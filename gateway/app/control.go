@@ -238,14 +238,18 @@ func (a *App) Invoke(ctx context.Context, name string, r *api.InvokeRequest) (*a
 	if _, err := a.find(name); err != nil {
 		return nil, err
 	}
-	got, err := a.engine.Invoke(ctx, name, engine.Request{Data: r.Data, Topic: r.Topic, Params: r.Params, Key: r.Key})
+	run := a.engine.Invoke
+	if r.Dry {
+		run = a.engine.DryRun
+	}
+	got, err := run(ctx, name, engine.Request{Data: r.Data, Topic: r.Topic, Params: r.Params, Key: r.Key})
 	if errors.Is(err, store.ErrFull) {
 		return nil, api.Errorf("unavailable", "%v", err).WithHint("make room on the disk, or lower store.min_free")
 	}
 	if err != nil {
 		return nil, api.Errorf("unavailable", "%v", err)
 	}
-	out := &api.Invoked{EventID: got.EventID, Outcome: got.Outcome, Result: got.Result, Effects: got.Effects, Fault: got.Fault,
+	out := &api.Invoked{Dry: r.Dry, EventID: got.EventID, Outcome: got.Outcome, Result: got.Result, Effects: got.Effects, Fault: got.Fault,
 		Wall: got.Usage.Wall, CPU: got.Usage.CPU}
 	for _, l := range got.Logs {
 		out.Logs = append(out.Logs, api.LogLine{Time: time.Now().UTC(), Function: name, Level: l.Level, Text: l.Text, EventID: got.EventID})

@@ -18,23 +18,26 @@ const maxPayload = 1 << 20
 func invokeCommand() *command {
 	return &command{
 		name: "invoke", usage: "NAME", brief: "run a function once on an event made by hand", min: 1, max: 1,
-		text: "The event is like any other: its effects happen. It exits with 1 if the function did not commit.",
+		text: `The event is like any other: its effects happen. It exits with 1 if the function did not commit. With --dry-run it runs on the state of
+now and says what it would do, and nothing is done.`,
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "data", Usage: "the payload: `JSON`, @FILE, or - for standard input"},
 			&cli.StringFlag{Name: "topic", Usage: "as if it came on `TOPIC`"},
 			&cli.StringSliceFlag{Name: "param", Usage: "event.params, as `NAME=VALUE`; may be repeated"},
 			&cli.StringFlag{Name: "key", Usage: "the `KEY`, instead of the one that follows from the event"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "say what it would do, and do nothing"},
 		},
 		examples: []string{
 			`perigee functions invoke overheat --data '{"temperature": 31}' --param room=cellar`,
 			"perigee functions invoke overheat --data @reading.json --topic zigbee2mqtt/cellar",
+			"perigee functions invoke overheat --data '{\"temperature\": 31}' --param room=cellar --dry-run",
 		},
 		run: invoke,
 	}
 }
 
 func invoke(c *call) error {
-	req := &api.InvokeRequest{Topic: c.String("topic")}
+	req := &api.InvokeRequest{Topic: c.String("topic"), Dry: c.Bool("dry-run")}
 	if c.IsSet("data") {
 		b, err := c.payload(c.String("data"))
 		if err != nil {
@@ -90,6 +93,10 @@ func writeInvoked(out *printer, r *api.Invoked) {
 	}
 	if r.Fault != nil {
 		writeIndented(out, r.Fault.Text())
+	}
+	if r.Dry {
+		out.line("would be %s, in %s (%s CPU); nothing was done", out.state(r.Outcome), span(r.Wall), span(r.CPU))
+		return
 	}
 	out.line("%s in %s (%s CPU), event %s", out.state(r.Outcome), span(r.Wall), span(r.CPU), r.EventID)
 }

@@ -294,26 +294,8 @@ func (e *Engine) submit(j *job) {
 		e.lostEntry(j, err)
 		return
 	}
-	dep := j.dep
-	attempt := int(j.attempt.Add(1))
-	now, ok := e.clock.Wall()
-	inv := &functions.Invocation{
-		ID:       e.nextInv.Add(1),
-		Function: f.Name,
-		Revision: dep.Bundle.Digest,
-		Event:    j.ev,
-		Params:   j.params,
-		Key:      j.key,
-		NoKey:    dep.spec().Key.Kind == functions.KeyNone,
-		Attempt:  attempt,
-		Now:      now,
-		NowOK:    ok,
-		Seed:     seedOf(j.ev.ID, f.Name),
-		Gateway:  e.opt.Gateway,
-		Env:      dep.Env,
-		Limits:   dep.spec().Limits,
-		Perms:    dep.spec().Permissions,
-	}
+	dep, attempt := j.dep, int(j.attempt.Add(1))
+	inv := e.invocation(j)
 	j.inv = inv
 	j.reads, j.drops = nil, e.st.Drops()
 	e.mu.Lock()
@@ -334,6 +316,29 @@ func (e *Engine) submit(j *job) {
 		Ask:    func(r functions.Read) functions.ReadAnswer { return e.answer(j, r) },
 		Done:   func(o *functions.Outcome) { e.finish(j, o) },
 	})
+}
+
+// invocation is what a worker needs to know for the attempt of a job that has begun.
+func (e *Engine) invocation(j *job) *functions.Invocation {
+	f, dep := j.fn, j.dep
+	now, ok := e.clock.Wall()
+	return &functions.Invocation{
+		ID:       e.nextInv.Add(1),
+		Function: f.Name,
+		Revision: dep.Bundle.Digest,
+		Event:    j.ev,
+		Params:   j.params,
+		Key:      j.key,
+		NoKey:    dep.spec().Key.Kind == functions.KeyNone,
+		Attempt:  int(j.attempt.Load()),
+		Now:      now,
+		NowOK:    ok,
+		Seed:     seedOf(j.ev.ID, f.Name),
+		Gateway:  e.opt.Gateway,
+		Env:      dep.Env,
+		Limits:   dep.spec().Limits,
+		Perms:    dep.spec().Permissions,
+	}
 }
 
 // answer reads what a function asks for, under its permissions. The worker that asks runs only this job, so that j.reads

@@ -48,16 +48,7 @@ func (e *Engine) Invoke(ctx context.Context, name string, r Request) (*Report, e
 	if waits != "" {
 		return nil, fmt.Errorf("function %s, and does not run", waits)
 	}
-	ev := &event.Event{Source: "invoke", Type: event.Invoke, Subject: name, Data: r.Data, Topic: r.Topic}
-	if r.Topic != "" {
-		ev.Type, ev.Subject = event.Message, r.Topic
-		if r.Params == nil {
-			r.Params = paramsOf(spec, r.Topic)
-		}
-	}
-	if r.Key != nil {
-		ev.Key, ev.HasKey = *r.Key, true
-	}
+	ev := r.event(name, spec)
 	if why := e.unacceptable(ev); why != "" {
 		return nil, errors.New(why)
 	}
@@ -89,6 +80,21 @@ func (e *Engine) Invoke(ctx context.Context, name string, r Request) (*Report, e
 			return nil, fmt.Errorf("event %s still waits for its outcome: %w", ev.ID, ctx.Err())
 		}
 	}
+}
+
+// event makes the event that a request asks for, and finds its params if they follow from the topic.
+func (r *Request) event(name string, spec *functions.Spec) *event.Event {
+	ev := &event.Event{Source: "invoke", Type: event.Invoke, Subject: name, Data: r.Data, Topic: r.Topic}
+	if r.Topic != "" {
+		ev.Type, ev.Subject = event.Message, r.Topic
+		if r.Params == nil {
+			r.Params = paramsOf(spec, r.Topic)
+		}
+	}
+	if r.Key != nil {
+		ev.Key, ev.HasKey = *r.Key, true
+	}
+	return ev
 }
 
 // invokeLooks is how often Invoke looks whether its event waits for the disk.

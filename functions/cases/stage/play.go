@@ -280,7 +280,7 @@ func (p *play) invoked(c *cases.Cause, text string) error {
 	ev := &event.Event{ID: c.ID, Source: "invoke", Type: event.Invoke, Subject: p.spec.Name, Data: c.Data, Topic: c.Name}
 	params := c.Params
 	if c.Name != "" {
-		ev.Type = event.Message
+		ev.Type, ev.Subject = event.Message, c.Name
 		for i := range p.spec.Triggers {
 			if got, ok := p.match(&p.spec.Triggers[i], c.Name); ok && params == nil {
 				params = got
