@@ -49,8 +49,8 @@ func baseAssert(_ *run, L *lua.LState) int {
 func baseError(_ *run, L *lua.LState) int {
 	v := L.Get(1)
 	level := optInt(L, 2, 1)
-	if s, ok := v.(lua.LString); ok && level > 0 && level < maxFrames {
-		v = lua.LString(positionAt(L, level)) + s
+	if s, ok := plainText(v); ok && level > 0 && level < maxFrames {
+		v = lua.LString(positionAt(L, level) + s)
 	}
 	L.Error(v, 0)
 	return 0
@@ -79,6 +79,7 @@ func baseGetMetatable(r *run, L *lua.LState) int {
 
 func baseSetMetatable(_ *run, L *lua.LState) int {
 	t := L.CheckTable(1)
+	L.CheckAny(2)
 	L.CheckTypes(2, lua.LTNil, lua.LTTable)
 	if old, ok := t.Metatable.(*lua.LTable); ok && old.RawGetString("__metatable") != lua.LNil {
 		L.RaiseError("cannot change a protected metatable")
@@ -181,7 +182,6 @@ func caught(err error) lua.LValue {
 }
 
 func baseXpcall(r *run, L *lua.LState) int {
-	L.CheckAny(1)
 	handler := L.CheckAny(2)
 	L.SetTop(1)
 	err := r.try(L, 0)
@@ -196,8 +196,10 @@ func baseXpcall(r *run, L *lua.LState) int {
 		L.Push(caught(err))
 		return 2
 	}
-	L.Insert(lua.LFalse, 1)
-	return L.GetTop()
+	v := L.Get(1) // a handler has one result
+	L.Push(lua.LFalse)
+	L.Push(v)
+	return 2
 }
 
 func baseSelect(_ *run, L *lua.LState) int {

@@ -10,7 +10,7 @@ import (
 
 // osFunctions are what is left of the library os. The time is the invocation's, and does not move while it runs; all of it is UTC.
 func osFunctions() map[string]builtin {
-	return map[string]builtin{"clock": osClock, "date": osDate, "time": osTime}
+	return map[string]builtin{"clock": osClock, "date": osDate, "time": osTime, "difftime": osDifftime}
 }
 
 // osClock is how long the invocation has run, in seconds.
@@ -37,6 +37,15 @@ func osTime(r *run, L *lua.LState) int {
 	}
 	at := time.Date(field("year", -1), time.Month(field("month", -1)), field("day", -1), field("hour", 12), field("min", 0), field("sec", 0), 0, time.UTC)
 	L.Push(lua.LNumber(at.Unix()))
+	return 1
+}
+
+func osDifftime(_ *run, L *lua.LState) int {
+	since := 0.0
+	if L.Get(2) != lua.LNil {
+		since = checkNumber(L, 2)
+	}
+	L.Push(lua.LNumber(checkNumber(L, 1) - since))
 	return 1
 }
 
@@ -100,6 +109,10 @@ func datePart(at time.Time, c byte) string {
 		return fmt.Sprintf("%02d", week)
 	case 'G':
 		return fmt.Sprintf("%04d", year)
+	case 'g':
+		return fmt.Sprintf("%02d", year%100)
+	case 'C':
+		return fmt.Sprintf("%02d", at.Year()/100)
 	case 's':
 		return fmt.Sprint(at.Unix())
 	case 'n':

@@ -3,8 +3,12 @@ package script
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 )
 
 func TestLibrariesAsInReference(t *testing.T) {
@@ -161,4 +165,20 @@ func TestRandomFormatsAsInReference(t *testing.T) {
 		programs = append(programs, b.String())
 	}
 	compare(t, programs)
+}
+
+// Hundreds of small programs, in testdata/conformance: a file for each part, a paragraph for each program.
+func TestConformance(t *testing.T) {
+	files, err := filepath.Glob("testdata/conformance/*.lua")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".lua"), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			require.NoError(t, err)
+			programs := strings.Split(strings.TrimSpace(string(text)), "\n\n")
+			compare(t, programs)
+			t.Log(len(programs), "programs")
+		})
+	}
 }

@@ -63,6 +63,16 @@ func (r *run) resume(L *lua.LState, resume lua.LGFunction) int {
 	n := resume(L)
 	r.nested--
 	r.check(L)
+	if n == 2 && L.Get(-2) == lua.LFalse {
+		switch L.Get(-1) { // in the words of reference Lua
+		case lua.LString("can not resume a dead thread"):
+			L.Pop(1)
+			L.Push(lua.LString("cannot resume dead coroutine"))
+		case lua.LString("can not resume a running thread"):
+			L.Pop(1)
+			L.Push(lua.LString("cannot resume running coroutine"))
+		}
+	}
 	return n
 }
 

@@ -91,6 +91,9 @@ func mathRandom(r *run, L *lua.LState) int {
 		L.Push(lua.LNumber(x))
 		return 1
 	}
+	if L.GetTop() > 2 {
+		L.RaiseError("wrong number of arguments")
+	}
 	low, high := 1.0, math.Floor(checkNumber(L, 1))
 	if L.GetTop() > 1 {
 		low, high = high, math.Floor(checkNumber(L, 2))

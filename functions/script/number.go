@@ -35,8 +35,15 @@ func parseNumber(s string) (float64, bool) {
 	return n, true
 }
 
-// parseHex reads hexadecimal digits of any number.
+// parseHex reads hexadecimal digits of any number, with a fraction and an exponent of two if there are.
 func parseHex(s string) (float64, bool) {
+	if strings.ContainsAny(s, ".pP") && !strings.Contains(s, "_") {
+		if !strings.ContainsAny(s, "pP") {
+			s += "p0"
+		}
+		n, err := strconv.ParseFloat("0x"+s, 64)
+		return n, err == nil || math.IsInf(n, 0)
+	}
 	n := 0.0
 	for _, c := range []byte(s) {
 		d, ok := digitValue(c)

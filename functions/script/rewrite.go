@@ -68,10 +68,44 @@ func (w *rewriter) leave() { w.depth-- }
 func (w *rewriter) block(stmts []ast.Stmt) {
 	for i, s := range stmts {
 		w.stmt(s)
-		if a, ok := s.(*ast.AssignStmt); ok && (len(a.Lhs) > 1 || len(a.Rhs) > 1) {
-			stmts[i] = inSteps(a)
+		switch s := s.(type) {
+		case *ast.AssignStmt:
+			if len(s.Lhs) > 1 || len(s.Rhs) > 1 {
+				stmts[i] = inSteps(s)
+			}
+		case *ast.GenericForStmt:
+			if len(s.Exprs) != 1 || !isMany(s.Exprs[0]) {
+				stmts[i] = withThree(s)
+			}
 		}
 	}
+}
+
+// isMany says whether an expression can have more than one value.
+func isMany(e ast.Expr) bool {
+	switch e := e.(type) {
+	case *ast.FuncCallExpr:
+		return !e.AdjustRet
+	case *ast.Comma3Expr:
+		return !e.AdjustRet
+	}
+	return false
+}
+
+// withThree gives a loop its three values: the compiler leaves those that are not written, as in "for k, v in next, t", to whatever was in
+// their registers.
+//
+//	do local (f), (s), (c) = next, t for k, v in (f), (s), (c) do ... end end
+func withThree(s *ast.GenericForStmt) ast.Stmt {
+	values := &ast.LocalAssignStmt{Names: []string{"(f)", "(s)", "(c)"}, Exprs: s.Exprs}
+	at(values, s)
+	s.Exprs = nil
+	for _, name := range values.Names {
+		s.Exprs = append(s.Exprs, ident(name, s))
+	}
+	block := &ast.DoBlockStmt{Stmts: []ast.Stmt{values, s}}
+	at(block, s)
+	return block
 }
 
 func (w *rewriter) stmt(s ast.Stmt) {

@@ -9,13 +9,15 @@ import (
 // tableFunctions are the library table.
 func tableFunctions() map[string]builtin {
 	return map[string]builtin{
-		"concat": tableConcat,
-		"getn":   func(_ *run, L *lua.LState) int { L.Push(lua.LNumber(L.CheckTable(1).Len())); return 1 },
-		"insert": tableInsert,
-		"maxn":   tableMaxn,
-		"remove": tableRemove,
-		"sort":   tableSort,
-		"unpack": baseUnpack,
+		"concat":   tableConcat,
+		"foreach":  tableForeach,
+		"foreachi": tableForeachi,
+		"getn":     func(_ *run, L *lua.LState) int { L.Push(lua.LNumber(L.CheckTable(1).Len())); return 1 },
+		"insert":   tableInsert,
+		"maxn":     tableMaxn,
+		"remove":   tableRemove,
+		"sort":     tableSort,
+		"unpack":   baseUnpack,
 	}
 }
 
@@ -39,6 +41,41 @@ func tableConcat(r *run, L *lua.LState) int {
 	}
 	L.Push(b.value())
 	return 1
+}
+
+// tableForeach calls a function with each key and value, until it returns something.
+func tableForeach(_ *run, L *lua.LState) int {
+	t, f := L.CheckTable(1), L.CheckFunction(2)
+	for k, v := t.Next(lua.LNil); k != lua.LNil; k, v = t.Next(k) {
+		if callEach(L, f, k, v) {
+			return 1
+		}
+	}
+	return 0
+}
+
+// tableForeachi does the same with the items from 1 on.
+func tableForeachi(_ *run, L *lua.LState) int {
+	t, f := L.CheckTable(1), L.CheckFunction(2)
+	for i, n := 1, t.Len(); i <= n; i++ {
+		if callEach(L, f, lua.LNumber(i), t.RawGetInt(i)) {
+			return 1
+		}
+	}
+	return 0
+}
+
+// callEach leaves what f returns on the stack, if that is not nil.
+func callEach(L *lua.LState, f *lua.LFunction, k, v lua.LValue) bool {
+	L.Push(f)
+	L.Push(k)
+	L.Push(v)
+	L.Call(2, 1)
+	if L.Get(-1) != lua.LNil {
+		return true
+	}
+	L.Pop(1)
+	return false
 }
 
 func tableInsert(_ *run, L *lua.LState) int {

@@ -19,6 +19,7 @@ func stringFunctions() map[string]builtin {
 		"char":    stringChar,
 		"find":    stringFind,
 		"format":  stringFormat,
+		"gfind":   stringGmatch,
 		"gmatch":  stringGmatch,
 		"gsub":    stringGsub,
 		"len":     func(_ *run, L *lua.LState) int { L.Push(lua.LNumber(len(checkString(L, 1)))); return 1 },
