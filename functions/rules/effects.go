@@ -92,8 +92,27 @@ func checkEffect(spec *functions.Spec, x *functions.Effect, s Surroundings) *fun
 		if _, err := Scalar(x.Value); err != nil {
 			return BadOutput("the value for device %q: %v", x.Name, err)
 		}
+	case functions.CallHTTP:
+		return checkCall(p, x)
 	default:
 		return BadOutput("an effect of the unknown kind %d", x.Kind)
+	}
+	return nil
+}
+
+func checkCall(p *functions.Permissions, x *functions.Effect) *functions.Fault {
+	u, err := functions.ParseURL(x.Name)
+	if err != nil {
+		return BadOutput("an HTTP call: %v", err)
+	}
+	if _, ok := p.AllowsHTTP(u); !ok {
+		return &functions.Fault{Kind: functions.FaultDenied, Message: fmt.Sprintf("not permitted: call %q", Printable(x.Name, 80)), Hint: functions.HTTPHint(x.Name)}
+	}
+	if x.NotAfter <= 0 || x.NotAfter > functions.MaxHTTPLife {
+		return BadOutput("an HTTP call with not_after %v; up to %v is possible", x.NotAfter, functions.MaxHTTPLife)
+	}
+	if _, err := functions.DecodeHTTPCall(x.Value); err != nil {
+		return BadOutput("an HTTP call: %v", err)
 	}
 	return nil
 }
@@ -161,6 +180,11 @@ func Describe(x *functions.Effect) string {
 		return fmt.Sprintf("device %s = %s", x.Name, val())
 	case functions.Append:
 		return "stream " + x.Name
+	case functions.CallHTTP:
+		if c, err := functions.DecodeHTTPCall(x.Value); err == nil {
+			return "http " + c.Method + " " + Printable(x.Name, 200)
+		}
+		return "http " + Printable(x.Name, 200)
 	}
 	return "?"
 }
