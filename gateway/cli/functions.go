@@ -53,6 +53,8 @@ func functionsCommand() *command {
 			},
 			invokeCommand(),
 			logsCommand(),
+			usageCommand(),
+			adviseCommand(),
 		},
 	}
 }

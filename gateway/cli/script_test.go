@@ -169,7 +169,7 @@ func gatewayCommand(ts *testscript.TestScript, _ bool, args []string) {
 	case "empty":
 		f.Edit(func(d *apitest.Data) {
 			clear(d.Functions)
-			*d.Devices, *d.Dead, *d.Uplinks, *d.Streams = nil, nil, nil, nil
+			*d.Devices, *d.Dead, *d.Uplinks, *d.Streams, *d.Usage, *d.Advice = nil, nil, nil, nil, nil, nil
 		})
 	case "log":
 		f.Edit(func(d *apitest.Data) {
