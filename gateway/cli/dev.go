@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
@@ -12,6 +13,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/perigee-iot/perigee/functions/bundle"
+	"github.com/perigee-iot/perigee/functions/cases"
 	"github.com/perigee-iot/perigee/gateway/api"
 )
 
@@ -22,9 +24,9 @@ const (
 
 func devCommand() *command {
 	return &command{
-		name: "dev", usage: "DIR", brief: "apply a function at every save, and follow it", min: 1, max: 1, plain: true,
-		text: `DIR is the folder of one function. Each save is applied and its outcome is one line; then the function's log and its events
-follow. A gateway that ends is waited for.`,
+		name: "dev", usage: "DIR", brief: "test and apply a function at every save, and follow it", min: 1, max: 1, plain: true,
+		text: `DIR is the folder of one function. At each save its cases in tests/ are run, and if none fails it is applied; then the function's log and
+its events follow. A gateway that ends is waited for.`,
 		examples: []string{"perigee new overheat && perigee dev overheat"},
 		run: func(c *call) error {
 			dir := filepath.Clean(c.args[0])
@@ -39,7 +41,7 @@ follow. A gateway that ends is waited for.`,
 			if err != nil {
 				return err
 			}
-			d := &dev{dir: dir, gw: gw, out: c.out, watch: watch}
+			d := &dev{dir: dir, gw: gw, out: c.out, watch: watch, open: c.p.opts.Stage}
 			return c.followed(d.run(c.ctx))
 		},
 	}
@@ -50,10 +52,13 @@ type dev struct {
 	dir   string
 	gw    *api.Client
 	watch *fsnotify.Watcher
+	open  func() (Stage, error)
+	stage Stage // nil until there are cases to run
 
 	mu  sync.Mutex // guards out
 	out *printer
 
+	tested  string // digest of what has passed its cases
 	applied string // digest of what the gateway has
 	name    string // of the function that is followed
 	stop    func() // ends the followers and waits for them
@@ -63,6 +68,11 @@ type dev struct {
 // run applies at the start and after each save until ctx ends. Lost tells it that a follower has lost the gateway.
 func (d *dev) run(ctx context.Context) error {
 	defer func() { _ = d.watch.Close() }()
+	defer func() {
+		if d.stage != nil {
+			d.stage.Close()
+		}
+	}()
 	d.stop = func() {}
 	defer func() { d.stop() }()
 	lost := make(chan struct{}, 1)
@@ -110,6 +120,10 @@ func (d *dev) apply(ctx context.Context, lost chan<- struct{}) bool {
 	if digest == d.applied {
 		return true
 	}
+	if !d.passes(ctx, req, digest) {
+		d.applied = digest // until the next save
+		return true
+	}
 	start := time.Now()
 	r, err := d.gw.Apply(ctx, req)
 	if api.IsCode(err, api.CodeNoGateway) || api.IsCode(err, api.CodeUnavailable) {
@@ -133,6 +147,39 @@ func (d *dev) apply(ctx context.Context, lost chan<- struct{}) bool {
 		d.say("  %s %s", d.out.warn("warning:"), safe(w, 0))
 	}
 	d.follow(ctx, r.Name, lost)
+	return true
+}
+
+// passes runs the cases of what was saved, and says so if there are any.
+func (d *dev) passes(ctx context.Context, req *api.ApplyRequest, digest string) bool {
+	if digest == d.tested {
+		return true
+	}
+	var text bytes.Buffer
+	t := &tester{out: &printer{Writer: &text, colour: d.out.colour}, brief: true}
+	b, err := bundle.FromFiles(req.Files, req.Name)
+	if err == nil && len(cases.Files(b)) == 0 {
+		return true
+	}
+	if err == nil && d.stage == nil {
+		d.stage, err = d.open()
+	}
+	if err == nil {
+		t.stage = d.stage
+		err = t.bundle(ctx, b, d.dir)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return false
+	case err != nil:
+		d.say("%s %s", d.out.bad("not applied:"), oneLine(err))
+		return false
+	case t.failed > 0 || t.wrong > 0:
+		d.say("%s %s\n%s", d.out.bad("not applied:"), t.sum(), strings.TrimRight(text.String(), "\n"))
+		return false
+	}
+	d.tested = digest
+	d.say("%s", t.sum())
 	return true
 }
 

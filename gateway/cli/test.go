@@ -111,21 +111,29 @@ func (t *tester) test(ctx context.Context, in tests) error {
 		t.bad(err)
 		return nil
 	}
-	list, err := cases.Load(b, func(p string) string { return filepath.Join(in.dir, filepath.FromSlash(p)) })
+	if in.file != "" {
+		for _, p := range cases.Files(b) {
+			if p != in.file {
+				delete(b.Files, p) // the others are not to be read, either
+			}
+		}
+	}
+	return t.bundle(ctx, b, in.dir)
+}
+
+// bundle runs the cases of a function that stands in dir.
+func (t *tester) bundle(ctx context.Context, b *functions.Bundle, dir string) error {
+	list, err := cases.Load(b, func(p string) string { return filepath.Join(dir, filepath.FromSlash(p)) })
 	if err != nil {
 		t.bad(err)
 	}
 	if len(list) == 0 && err == nil {
-		t.without = append(t.without, in.dir)
+		t.without = append(t.without, dir)
 		return nil
 	}
-	return t.cases(ctx, b, list, filepath.Join(in.dir, filepath.FromSlash(in.file)))
-}
-
-func (t *tester) cases(ctx context.Context, b *functions.Bundle, list []*cases.Case, only string) error {
 	compiled := false
 	for _, c := range list {
-		if !strings.Contains(strings.ToLower(c.Name), t.filter) || (filepath.Ext(only) == ".yaml" && c.File != only) {
+		if !strings.Contains(strings.ToLower(c.Name), t.filter) {
 			continue
 		}
 		t.chosen++
