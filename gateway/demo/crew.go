@@ -3,17 +3,19 @@ package demo
 import (
 	"context"
 	"sync"
+
+	"github.com/perigee-iot/perigee/gateway/screen"
 )
 
 // crew starts the demo's goroutines, so that a panic in any of them gives the terminal back before it ends the process. A nil crew
 // has no terminal to give back.
 type crew struct {
 	mu     sync.Mutex
-	screen *screen // nil: there is none
+	screen *screen.Screen // nil: there is none
 }
 
 // show says which screen is to be given back.
-func (c *crew) show(s *screen) {
+func (c *crew) show(s *screen.Screen) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.screen = s

@@ -10,7 +10,7 @@
 //	ledger.go   the proof: what was accepted, committed, lost, doubled
 //	hostile.go  functions that mean harm
 //	poll.go     how the gateway is; feed.go: what happens in it
-//	view.go     the screen as a function of the model, and term.go the terminal; plain.go where there is none
+//	view.go     the screen as a function of the model; plain.go where there is no terminal
 //
 // The proof does not ask the gateway. A client numbers its messages, a function makes a record and a message of each, and the demo
 // counts at both ends: what the client got a PUBACK for, and what arrived at the cloud and at a subscriber.
@@ -32,6 +32,7 @@ import (
 
 	"github.com/perigee-iot/perigee/configs/examples"
 	"github.com/perigee-iot/perigee/gateway/api"
+	"github.com/perigee-iot/perigee/gateway/screen"
 	"github.com/perigee-iot/perigee/sync/receiver"
 	"github.com/perigee-iot/perigee/sync/record"
 )
@@ -89,7 +90,7 @@ func Run(ctx context.Context, o Options) error {
 type demo struct {
 	o  Options
 	w  *workspace
-	st style
+	st screen.Style
 
 	crew   *crew
 	board  *board
@@ -110,7 +111,7 @@ type demo struct {
 
 // newDemo makes the parts. Only the ends of the wire are open when it returns.
 func newDemo(o Options, w *workspace) (d *demo, err error) {
-	d = &demo{o: o, w: w, st: styleOf(os.Getenv), crew: &crew{}, board: &board{}, ledger: newLedger(), client: api.Dial(w.socket), button: make(chan struct{}, 1)}
+	d = &demo{o: o, w: w, st: screen.StyleOf(os.Getenv), crew: &crew{}, board: &board{}, ledger: newLedger(), client: api.Dial(w.socket), button: make(chan struct{}, 1)}
 	id := make([]byte, 4)
 	for i := range id {
 		id[i] = byte(rand.Uint32())
@@ -178,10 +179,10 @@ func (d *demo) run(ctx context.Context) error {
 
 	quit := make(chan struct{}) // closed by the first q, and a second one ends the wait for what is on its way
 	hurry := make(chan struct{})
-	in, out, ok := isTerminal(d.o.Stdin, d.o.Stdout)
+	in, out, ok := screen.Terminal(d.o.Stdin, d.o.Stdout)
 	var show func(ctx context.Context)
 	if ok && !d.o.Plain {
-		s, err := openScreen(in, out)
+		s, err := screen.Open(in, out)
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/perigee-iot/perigee/gateway/screen"
 	"github.com/perigee-iot/perigee/internal/units"
 )
 
@@ -13,11 +14,11 @@ const frameEvery = 100 * time.Millisecond
 
 // view shows the model on a screen and does what keys ask for, until ctx ends. It closes quit at the first q and
 // hurry at the second.
-func (d *demo) view(ctx context.Context, s *screen, quit, hurry chan struct{}) {
+func (d *demo) view(ctx context.Context, s *screen.Screen, quit, hurry chan struct{}) {
 	keys := make(chan byte)
 	defer d.crew.run(ctx, func(ctx context.Context) {
 		for {
-			k := s.key(ctx.Done())
+			k := s.Key(ctx.Done())
 			select {
 			case <-ctx.Done():
 				return
@@ -32,6 +33,7 @@ func (d *demo) view(ctx context.Context, s *screen, quit, hurry chan struct{}) {
 	defer tick.Stop()
 	quits := 0
 	var drawn time.Time
+	var wasCols, wasRows int
 	for {
 		select {
 		case <-ctx.Done():
@@ -48,12 +50,12 @@ func (d *demo) view(ctx context.Context, s *screen, quit, hurry chan struct{}) {
 			}
 		case <-tick.C:
 			m, changed := d.snapshot()
-			cols, rows := s.size()
-			if !changed && cols == s.cols && rows == s.rows && time.Since(drawn) < time.Second {
+			cols, rows := s.Size()
+			if !changed && cols == wasCols && rows == wasRows && time.Since(drawn) < time.Second {
 				continue
 			}
-			drawn = time.Now()
-			if s.draw(frame(&m, d.st, cols, rows), cols, rows) != nil && quits == 0 {
+			drawn, wasCols, wasRows = time.Now(), cols, rows
+			if s.Draw(frame(&m, d.st, cols, rows), cols, rows) != nil && quits == 0 {
 				quits++ // the terminal has gone
 				close(quit)
 			}

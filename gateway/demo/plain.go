@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/perigee-iot/perigee/configs/examples"
+	"github.com/perigee-iot/perigee/gateway/screen"
 	"github.com/perigee-iot/perigee/internal/units"
 )
 
@@ -27,7 +28,7 @@ func (d *demo) plainLog(ctx context.Context) {
 		}
 		for _, l := range d.board.take() {
 			if l.Kind != plain {
-				fmt.Fprintf(d.o.Stdout, "%s %s\n", l.Time.Format("15:04:05"), d.st.clean(l.Text))
+				fmt.Fprintf(d.o.Stdout, "%s %s\n", l.Time.Format("15:04:05"), d.st.Clean(l.Text))
 			}
 		}
 		m, _ := d.snapshot()
@@ -56,7 +57,7 @@ func numbers(m *model) string {
 }
 
 // writeSummary prints the numbers and what to do next.
-func writeSummary(out io.Writer, st style, c counts, kills int, w *workspace) {
+func writeSummary(out io.Writer, st screen.Style, c counts, kills int, w *workspace) {
 	row := func(name string, n int64, text string) {
 		fmt.Fprintf(out, "%-10s %10s   %s\n", name, units.Group(n), text)
 	}

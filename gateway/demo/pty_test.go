@@ -18,6 +18,9 @@ import (
 	"github.com/creack/pty"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/term"
+
+	"github.com/perigee-iot/perigee/gateway/screen"
+	"github.com/perigee-iot/perigee/gateway/screen/screentest"
 )
 
 // TestMain removes the binary that the tests have built.
@@ -63,14 +66,14 @@ type show struct {
 	cmd  *exec.Cmd
 	pty  *os.File // our end
 	tty  *os.File // its end, kept open to see how it is left
-	vt   *terminal
+	vt   *screentest.Terminal
 	done chan struct{} // closed when all output has been taken
 	exit chan error    // gets how it ended
 	was  *term.State
 }
 
 func startShow(t *testing.T, cols, rows int, env ...string) *show {
-	s := &show{T: t, dir: filepath.Join(t.TempDir(), "demo"), vt: newTerminal(cols, rows), done: make(chan struct{}), exit: make(chan error, 1)}
+	s := &show{T: t, dir: filepath.Join(t.TempDir(), "demo"), vt: screentest.New(cols, rows), done: make(chan struct{}), exit: make(chan error, 1)}
 	var err error
 	s.pty, s.tty, err = pty.Open()
 	require.NoError(t, err)
@@ -90,7 +93,7 @@ func startShow(t *testing.T, cols, rows int, env ...string) *show {
 		<-s.done
 		if t.Failed() {
 			log, _ := os.ReadFile(filepath.Join(s.dir, "gateway.log"))
-			t.Logf("the screen was:\n%s\nafter it:\n%s\nthe gateway's log:\n%s", s.vt.text(), s.vt.plain, log)
+			t.Logf("the screen was:\n%s\nafter it:\n%s\nthe gateway's log:\n%s", s.vt.Text(), s.vt.State().Plain, log)
 		}
 	})
 	return s
@@ -112,7 +115,7 @@ func (s *show) await(re string) []string {
 	s.Helper()
 	var found []string
 	r := regexp.MustCompile(re)
-	require.Eventually(s, func() bool { found = r.FindStringSubmatch(s.vt.text()); return found != nil }, 2*patience, 20*time.Millisecond, re)
+	require.Eventually(s, func() bool { found = r.FindStringSubmatch(s.vt.Text()); return found != nil }, 2*patience, 20*time.Millisecond, re)
 	return found
 }
 
@@ -128,7 +131,7 @@ func (s *show) number(name string, n int) int {
 	s.Helper()
 	var got int
 	require.Eventually(s, func() bool {
-		if m := regexp.MustCompile(name + ` +` + grouped).FindStringSubmatch(s.vt.text()); m != nil {
+		if m := regexp.MustCompile(name + ` +` + grouped).FindStringSubmatch(s.vt.Text()); m != nil {
 			got, _ = strconv.Atoi(strings.ReplaceAll(m[1], " ", ""))
 		}
 		return got >= n && got > 0 || n == 0
@@ -149,18 +152,15 @@ func (s *show) ended() string {
 	_, err := io.WriteString(s.tty, "the end")
 	require.NoError(s, err)
 	require.Eventually(s, func() bool {
-		s.vt.mu.Lock()
-		defer s.vt.mu.Unlock()
-		return strings.HasSuffix(s.vt.plain, "the end")
+		return strings.HasSuffix(s.vt.State().Plain, "the end")
 	}, patience, time.Millisecond)
-	s.vt.mu.Lock()
-	defer s.vt.mu.Unlock()
-	require.False(s, s.vt.alt, "the alternate screen is left")
-	require.True(s, s.vt.cursor, "the cursor is there")
-	require.True(s, s.vt.wrap, "lines wrap")
-	require.Empty(s, s.vt.strange)
+	left := s.vt.State()
+	require.False(s, left.Alternate, "the alternate screen is left")
+	require.True(s, left.Cursor, "the cursor is there")
+	require.True(s, left.Wrap, "lines wrap")
+	require.Empty(s, left.Strange)
 	require.Equal(s, s.was, s.termios(), "the terminal's settings are as they were")
-	return s.vt.plain
+	return left.Plain
 }
 
 // TestEveryKey plays with the demo as a person would.
@@ -173,7 +173,7 @@ func TestEveryKey(t *testing.T) {
 	s.await(`overheat +\d+ +100 +\d.* ms`)
 	s.await(`cellar \d.* → overheat: hot`)
 	s.await(`edit .*overheat/main.lua`)
-	require.Regexp(t, `(?m)^ c cut the link .*\n\n{36}$`, s.vt.text(), "the keys are in the 24th line")
+	require.Regexp(t, `(?m)^ c cut the link .*\n\n{36}$`, s.vt.Text(), "the keys are in the 24th line")
 
 	// More lines, so that none leaves the feed before a slow test has seen it.
 	s.resize(80, 60)
@@ -235,14 +235,14 @@ func TestOtherScreens(t *testing.T) {
 	s.await(`cellar .*C +[_.:=+*#-]+ `)
 	s.resize(60, 20)
 	require.Eventually(t, func() bool {
-		for _, l := range strings.Split(s.vt.text(), "\n") {
+		for _, l := range strings.Split(s.vt.Text(), "\n") {
 			if len(l) > 60 {
 				return false
 			}
 		}
-		return strings.Contains(s.vt.text(), "accepted")
+		return strings.Contains(s.vt.Text(), "accepted")
 	}, patience, 20*time.Millisecond)
-	for _, r := range s.vt.text() {
+	for _, r := range s.vt.Text() {
 		require.Less(t, r, rune(128))
 	}
 	s.press("\x03") // Ctrl-C
@@ -267,7 +267,7 @@ func TestPanicGivesTheTerminalBack(t *testing.T) {
 	defer tty.Close()
 	was, err := term.GetState(int(tty.Fd()))
 	require.NoError(t, err)
-	s, err := openScreen(tty, tty)
+	s, err := screen.Open(tty, tty)
 	require.NoError(t, err)
 	c := &crew{}
 	c.show(s)
@@ -278,11 +278,11 @@ func TestPanicGivesTheTerminalBack(t *testing.T) {
 	now, err := term.GetState(int(tty.Fd()))
 	require.NoError(t, err)
 	require.Equal(t, was, now)
-	got := make([]byte, len(enterScreen+leaveScreen))
+	got := make([]byte, len(screen.Enter+screen.Leave))
 	_, err = io.ReadFull(out, got)
 	require.NoError(t, err)
-	require.Equal(t, enterScreen+leaveScreen, string(got))
-	require.NoError(t, s.draw([]string{"too late"}, 80, 24))
+	require.Equal(t, screen.Enter+screen.Leave, string(got))
+	require.NoError(t, s.Draw([]string{"too late"}, 80, 24))
 	s.Close()
 }
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/perigee-iot/perigee/gateway/screen"
 	"github.com/perigee-iot/perigee/internal/units"
 )
 
@@ -12,7 +13,7 @@ import (
 //
 // At 24x80 there is room for everything. What is taller gets more feed; what is smaller loses the feed, then functions, then devices, and last
 // of all the numbers of the proof. On a narrow screen the devices give way to the proof.
-func frame(m *model, st style, cols, rows int) []string {
+func frame(m *model, st screen.Style, cols, rows int) []string {
 	if cols < 1 || rows < 1 {
 		return nil
 	}
@@ -49,32 +50,32 @@ func frame(m *model, st style, cols, rows int) []string {
 // painter draws the parts.
 type painter struct {
 	m    *model
-	st   style
+	st   screen.Style
 	cols int
 }
 
 // line cleans text, fits it to the screen and colours it.
 func (p *painter) line(text string, codes ...string) string {
-	return p.st.paint(p.st.fit(p.st.clean(text), p.cols), codes...)
+	return p.st.Paint(p.st.Fit(p.st.Clean(text), p.cols), codes...)
 }
 
 func (p *painter) title() string {
 	g := p.m.Gateway
-	state, colour := "gateway starting", yellow
+	state, colour := "gateway starting", screen.Yellow
 	switch {
 	case g.Ready:
-		state, colour = fmt.Sprintf("gateway running, pid %d, up %s", g.PID, brief(p.m.Now.Sub(g.Since))), green
+		state, colour = fmt.Sprintf("gateway running, pid %d, up %s", g.PID, brief(p.m.Now.Sub(g.Since))), screen.Green
 	case g.PID == 0:
-		state, colour = "gateway down, starting it again", red
+		state, colour = "gateway down, starting it again", screen.Red
 	}
 	left := " PERIGEE demo  "
-	dot := p.st.clean("●") + " "
+	dot := p.st.Clean("●") + " "
 	clock := " " + p.m.Now.Format("15:04:05") + " "
-	room := p.cols - cells(left) - cells(dot) - cells(clock)
+	room := p.cols - screen.Cells(left) - screen.Cells(dot) - screen.Cells(clock)
 	if room < 10 {
-		return p.line(left+state, bold)
+		return p.line(left+state, screen.Bold)
 	}
-	return p.st.paint(left, bold) + p.st.paint(dot, colour) + p.st.fit(p.st.clean(state), room) + p.st.paint(clock, dim)
+	return p.st.Paint(left, screen.Bold) + p.st.Paint(dot, colour) + p.st.Fit(p.st.Clean(state), room) + p.st.Paint(clock, screen.Dim)
 }
 
 // upper is devices at the left and the proof at the right, or the proof alone where it is narrow.
@@ -94,7 +95,7 @@ func (p *painter) upper() []string {
 
 // deviceLines are a header and n lines, each width cells wide.
 func (p *painter) deviceLines(width, n int) []string {
-	out := []string{p.st.paint(p.st.fit(" DEVICES", width), bold)}
+	out := []string{p.st.Paint(p.st.Fit(" DEVICES", width), screen.Bold)}
 	var measuring, others []deviceRow
 	for _, d := range p.m.Devices {
 		if d.Unit != "" {
@@ -104,16 +105,16 @@ func (p *painter) deviceLines(width, n int) []string {
 		}
 	}
 	for _, d := range measuring[:min(len(measuring), n-1)] {
-		unit := p.st.clean(d.Unit)
-		text := fmt.Sprintf(" %s %s %s ", p.st.fit(p.st.clean(d.Name), 8), p.st.right(fmt.Sprintf("%.1f", d.Value), 6), p.st.fit(unit, 4))
-		spark := width - cells(text) - 2
-		out = append(out, text+p.st.paint(p.st.spark(d.History, spark), cyan)+"  ")
+		unit := p.st.Clean(d.Unit)
+		text := fmt.Sprintf(" %s %s %s ", p.st.Fit(p.st.Clean(d.Name), 8), p.st.Right(fmt.Sprintf("%.1f", d.Value), 6), p.st.Fit(unit, 4))
+		spark := width - screen.Cells(text) - 2
+		out = append(out, text+p.st.Paint(p.st.Spark(d.History, spark), screen.Cyan)+"  ")
 	}
 	var parts []string
 	for _, d := range others {
 		parts = append(parts, d.Name+" "+d.Text)
 	}
-	out = append(out, p.st.fit(p.st.clean(" "+strings.Join(parts, ", ")), width))
+	out = append(out, p.st.Fit(p.st.Clean(" "+strings.Join(parts, ", ")), width))
 	for len(out) < n+1 {
 		out = append(out, strings.Repeat(" ", width))
 	}
@@ -138,36 +139,36 @@ func (p *painter) proofLines(width int) []string {
 		{"doubled", repeats, c.Doubled, alarm(c.Doubled)},
 		{"kills survived", "kill -9", int64(p.m.Gateway.Kills), ""},
 	}
-	out := []string{p.st.paint(p.st.fit(" PROOF, counted at the receivers", width), bold)}
+	out := []string{p.st.Paint(p.st.Fit(" PROOF, counted at the receivers", width), screen.Bold)}
 	for _, r := range rows {
 		if width < 26 {
-			out = append(out, p.st.fit(fmt.Sprintf(" %s %s", r.name, units.Group(r.n)), width))
+			out = append(out, p.st.Fit(fmt.Sprintf(" %s %s", r.name, units.Group(r.n)), width))
 			continue
 		}
-		number := p.st.right(units.Group(r.n), 8)
-		note := p.st.fit(p.st.clean(" "+r.note), width-24)
-		out = append(out, p.st.fit(" "+r.name, 16)+p.st.paint(number, bold, r.colour)+p.st.paint(note, dim))
+		number := p.st.Right(units.Group(r.n), 8)
+		note := p.st.Fit(p.st.Clean(" "+r.note), width-24)
+		out = append(out, p.st.Fit(" "+r.name, 16)+p.st.Paint(number, screen.Bold, r.colour)+p.st.Paint(note, screen.Dim))
 	}
 	return out
 }
 
 func alarm(n int64) string {
 	if n != 0 {
-		return red
+		return screen.Red
 	}
-	return green
+	return screen.Green
 }
 
 func (p *painter) link() string {
 	l := p.m.Link
-	head, colour := " CLOUD  link up", green
+	head, colour := " CLOUD  link up", screen.Green
 	switch {
 	case l.Cut:
-		head, colour = fmt.Sprintf(" CLOUD  link cut for %s", brief(l.For)), red
+		head, colour = fmt.Sprintf(" CLOUD  link cut for %s", brief(l.For)), screen.Red
 	case !p.m.Gateway.Ready:
-		head, colour = " CLOUD  waits for the gateway", yellow
+		head, colour = " CLOUD  waits for the gateway", screen.Yellow
 	case !l.Up:
-		head, colour = " CLOUD  connecting", yellow
+		head, colour = " CLOUD  connecting", screen.Yellow
 	}
 	text := fmt.Sprintf("   %s   %s sent", waits(l.Waiting), units.Group(l.Sent))
 	if l.Rate >= 0.5 {
@@ -176,11 +177,11 @@ func (p *painter) link() string {
 	if l.Waiting > backlog && l.Rate > 0 && !l.Cut {
 		text += drains(l.Drain)
 	}
-	head = p.st.clean(head)
-	if cells(head) >= p.cols {
+	head = p.st.Clean(head)
+	if screen.Cells(head) >= p.cols {
 		return p.line(head, colour)
 	}
-	return p.st.paint(head, colour) + p.st.fit(p.st.clean(text), p.cols-cells(head))
+	return p.st.Paint(head, colour) + p.st.Fit(p.st.Clean(text), p.cols-screen.Cells(head))
 }
 
 // backlog is how many records are more than what is just on its way.
@@ -201,9 +202,9 @@ func drains(d time.Duration) string {
 }
 
 func (p *painter) functions() []string {
-	out := []string{p.line(fmt.Sprintf(" %-12s%8s%6s%9s%9s  %s", "FUNCTIONS", "runs", "ok %", "p99", "CPU/run", "what it does, or its last fault"), bold)}
+	out := []string{p.line(fmt.Sprintf(" %-12s%8s%6s%9s%9s  %s", "FUNCTIONS", "runs", "ok %", "p99", "CPU/run", "what it does, or its last fault"), screen.Bold)}
 	for _, f := range p.m.Functions {
-		name := p.st.fit(p.st.clean(f.Name), 12)
+		name := p.st.Fit(p.st.Clean(f.Name), 12)
 		text := fmt.Sprintf(" %s%8s%6s%9s%9s  ", name, units.Group(f.Runs), ratio(f.OK, f.Runs), timing(f.P99, f.Runs), timing(f.CPU, f.Runs))
 		remark := f.Remark
 		if f.State != "active" {
@@ -211,7 +212,7 @@ func (p *painter) functions() []string {
 		}
 		colour := ""
 		if f.State != "active" {
-			colour = yellow
+			colour = screen.Yellow
 		}
 		out = append(out, p.line(text+remark, colour))
 	}
@@ -227,14 +228,14 @@ func timing(d time.Duration, runs int64) string {
 
 // feed is a header and the newest lines, n in all.
 func (p *painter) feed(n int) []string {
-	out := []string{p.line(" FEED  what came in → what was decided and what it caused", bold)}
+	out := []string{p.line(" FEED  what came in → what was decided and what it caused", screen.Bold)}
 	for _, l := range p.m.Feed[max(0, len(p.m.Feed)-(n-1)):] {
 		at := " " + l.Time.Format("15:04:05") + " "
-		if cells(at) >= p.cols {
+		if screen.Cells(at) >= p.cols {
 			out = append(out, p.line(l.Text))
 			continue
 		}
-		out = append(out, p.st.paint(at, dim)+p.st.paint(p.st.fit(p.st.clean(l.Text), p.cols-cells(at)), kindColour(l.Kind)))
+		out = append(out, p.st.Paint(at, screen.Dim)+p.st.Paint(p.st.Fit(p.st.Clean(l.Text), p.cols-screen.Cells(at)), kindColour(l.Kind)))
 	}
 	for len(out) < n {
 		out = append(out, "")
@@ -245,28 +246,28 @@ func (p *painter) feed(n int) []string {
 func kindColour(kind string) string {
 	switch kind {
 	case did, you:
-		return cyan
+		return screen.Cyan
 	case good:
-		return green
+		return screen.Green
 	case bad:
-		return red
+		return screen.Red
 	}
 	return ""
 }
 
 // foot is what to do: the file to edit, or what is wrong; and the keys.
 func (p *painter) foot() []string {
-	hint, codes := " edit "+p.m.Edit+"   (saving it takes effect)", []string{dim}
+	hint, codes := " edit "+p.m.Edit+"   (saving it takes effect)", []string{screen.Dim}
 	switch {
 	case p.m.Ending != "":
-		hint, codes = " "+p.m.Ending, []string{yellow}
+		hint, codes = " "+p.m.Ending, []string{screen.Yellow}
 	case p.m.Gateway.Trouble != "":
-		hint, codes = " "+p.m.Gateway.Trouble, []string{red}
+		hint, codes = " "+p.m.Gateway.Trouble, []string{screen.Red}
 	}
 	cut := "c cut the link"
 	if p.m.Link.Cut {
 		cut = "c mend the link"
 	}
 	keys := fmt.Sprintf(" %s   k kill -9   x hostile function   q quit   b button", cut)
-	return []string{p.line(hint, codes...), p.line(keys, turned)}
+	return []string{p.line(hint, codes...), p.line(keys, screen.Turned)}
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/perigee-iot/perigee/gateway/screen"
 )
 
 var update = flag.Bool("update", false, "write the golden frames anew")
@@ -61,18 +63,18 @@ func TestFrames(t *testing.T) {
 	tests := []struct {
 		name       string
 		m          *model
-		st         style
+		st         screen.Style
 		cols, rows int
 	}{
-		{"24x80", testModel(), style{}, 80, 24},
-		{"24x80-ascii", testModel(), style{ascii: true}, 80, 24},
-		{"24x80-colour", testModel(), style{colour: true}, 80, 24},
-		{"24x80-trouble", lost, style{}, 80, 24},
-		{"40x120", testModel(), style{}, 120, 40},
-		{"24x60", testModel(), style{}, 60, 24},
-		{"12x40", testModel(), style{}, 40, 12},
-		{"5x20", testModel(), style{}, 20, 5},
-		{"24x80-empty", &model{Now: lost.Now, Edit: lost.Edit}, style{}, 80, 24},
+		{"24x80", testModel(), screen.Style{}, 80, 24},
+		{"24x80-ascii", testModel(), screen.Style{ASCII: true}, 80, 24},
+		{"24x80-colour", testModel(), screen.Style{Colour: true}, 80, 24},
+		{"24x80-trouble", lost, screen.Style{}, 80, 24},
+		{"40x120", testModel(), screen.Style{}, 120, 40},
+		{"24x60", testModel(), screen.Style{}, 60, 24},
+		{"12x40", testModel(), screen.Style{}, 40, 12},
+		{"5x20", testModel(), screen.Style{}, 20, 5},
+		{"24x80-empty", &model{Now: lost.Now, Edit: lost.Edit}, screen.Style{}, 80, 24},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -101,7 +103,7 @@ func TestFramesFit(t *testing.T) {
 		m.Devices[0].Value = rapid.Float64().Draw(t, "value")
 		m.Devices[4].Text = rapid.String().Draw(t, "text")
 		m.Feed[0].Text = rapid.String().Draw(t, "feed")
-		st := style{ascii: rapid.Bool().Draw(t, "ascii"), colour: rapid.Bool().Draw(t, "colour")}
+		st := screen.Style{ASCII: rapid.Bool().Draw(t, "ascii"), Colour: rapid.Bool().Draw(t, "colour")}
 		cols, rows := rapid.IntRange(1, 200).Draw(t, "cols"), rapid.IntRange(1, 60).Draw(t, "rows")
 		lines := frame(m, st, cols, rows)
 		require.Len(t, lines, rows)
@@ -109,7 +111,7 @@ func TestFramesFit(t *testing.T) {
 			bare := escapes.ReplaceAllString(l, "")
 			require.NotContains(t, bare, "\x1b")
 			if bare != "" {
-				require.Equal(t, cols, cells(bare), "line %d of %dx%d: %q", i+1, rows, cols, bare)
+				require.Equal(t, cols, screen.Cells(bare), "line %d of %dx%d: %q", i+1, rows, cols, bare)
 			}
 		}
 	})

@@ -1,4 +1,5 @@
-package demo
+// Package screentest has a terminal for tests of what draws on one.
+package screentest
 
 import (
 	"strconv"
@@ -7,9 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// terminal understands what the view writes, and keeps the screen that a person would see. What it does not understand it
+// Terminal understands what package screen writes, and keeps the screen that a person would see. What it does not understand it
 // notes, so that a test can fail on it.
-type terminal struct {
+type Terminal struct {
 	mu       sync.Mutex
 	cols     int
 	cells    [][]rune
@@ -22,20 +23,21 @@ type terminal struct {
 	strange  []string
 }
 
-func newTerminal(cols, rows int) *terminal {
-	t := &terminal{cols: cols, cells: make([][]rune, rows), cursor: true, wrap: true}
+// New returns a terminal of that many columns and rows.
+func New(cols, rows int) *Terminal {
+	t := &Terminal{cols: cols, cells: make([][]rune, rows), cursor: true, wrap: true}
 	t.clear()
 	return t
 }
 
-func (t *terminal) clear() {
+func (t *Terminal) clear() {
 	for i := range t.cells {
 		t.cells[i] = []rune(strings.Repeat(" ", t.cols))
 	}
 }
 
 // Write takes output.
-func (t *terminal) Write(p []byte) (int, error) {
+func (t *Terminal) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	b := append(t.rest, p...)
@@ -51,7 +53,7 @@ func (t *terminal) Write(p []byte) (int, error) {
 }
 
 // step takes one character or sequence and returns its length, 0 if it is not complete.
-func (t *terminal) step(b []byte) int {
+func (t *Terminal) step(b []byte) int {
 	if b[0] == 0x1b {
 		return t.escape(b)
 	}
@@ -73,7 +75,7 @@ func (t *terminal) step(b []byte) int {
 	return n
 }
 
-func (t *terminal) escape(b []byte) int {
+func (t *Terminal) escape(b []byte) int {
 	if len(b) < 2 {
 		return 0
 	}
@@ -112,8 +114,8 @@ func (t *terminal) escape(b []byte) int {
 	return end + 1
 }
 
-// text is the screen, without blanks at the ends of lines.
-func (t *terminal) text() string {
+// Text is the screen, without blanks at the ends of lines.
+func (t *Terminal) Text() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var b strings.Builder
@@ -121,4 +123,20 @@ func (t *terminal) text() string {
 		b.WriteString(strings.TrimRight(string(l), " ") + "\n")
 	}
 	return b.String()
+}
+
+// State is how a program has left a terminal.
+type State struct {
+	Alternate bool // the alternate screen is shown
+	Cursor    bool // visible
+	Wrap      bool
+	Plain     string   // what was written to the ordinary screen
+	Strange   []string // what was not understood
+}
+
+// State returns what the terminal is like now.
+func (t *Terminal) State() State {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return State{Alternate: t.alt, Cursor: t.cursor, Wrap: t.wrap, Plain: t.plain, Strange: append([]string(nil), t.strange...)}
 }

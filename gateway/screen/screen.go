@@ -1,4 +1,6 @@
-package demo
+// Package screen draws live views on a terminal: it takes the terminal and gives it back, writes only what changed, and knows
+// what text may look like there: colours, UTF-8, the width of a character. What is drawn is a list of lines that a view makes anew each time.
+package screen
 
 import (
 	"bytes"
@@ -11,9 +13,9 @@ import (
 	"golang.org/x/term"
 )
 
-// screen is the terminal while the demo has it: raw, on the alternate screen, cursor hidden. Only lines that changed are
+// Screen is the terminal while a view has it: raw, on the alternate screen, cursor hidden. Only lines that changed are
 // written, all of them with one write, so that nothing flickers.
-type screen struct {
+type Screen struct {
 	in, out *os.File
 
 	mu    sync.Mutex // guards what follows
@@ -23,46 +25,47 @@ type screen struct {
 	rows  int
 }
 
+// What is written to take the terminal and to give it back.
 const (
-	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
-	leaveScreen = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
+	Enter = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
+	Leave = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
 )
 
-// openScreen takes the terminal. Close gives it back.
-func openScreen(in, out *os.File) (*screen, error) {
+// Open takes the terminal. Close gives it back.
+func Open(in, out *os.File) (*Screen, error) {
 	state, err := term.MakeRaw(int(in.Fd()))
 	if err != nil {
 		return nil, fmt.Errorf("take the terminal: %w", err)
 	}
-	s := &screen{in: in, out: out, state: state}
-	if _, err := io.WriteString(out, enterScreen); err != nil {
+	s := &Screen{in: in, out: out, state: state}
+	if _, err := io.WriteString(out, Enter); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("draw on the terminal: %w", err)
 	}
 	return s, nil
 }
 
-// isTerminal says whether both are terminals that can be drawn on.
-func isTerminal(in, out any) (fin, fout *os.File, ok bool) {
+// Terminal says whether both are terminals that can be drawn on, and returns them as files.
+func Terminal(in, out any) (fin, fout *os.File, ok bool) {
 	fin, ok1 := in.(*os.File)
 	fout, ok2 := out.(*os.File)
 	return fin, fout, ok1 && ok2 && !dumb() && term.IsTerminal(int(fin.Fd())) && term.IsTerminal(int(fout.Fd()))
 }
 
 // Close gives the terminal back as it was. It may be called again, and from any goroutine.
-func (s *screen) Close() {
+func (s *Screen) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state == nil {
 		return
 	}
-	_, _ = io.WriteString(s.out, leaveScreen) // the terminal may be gone
+	_, _ = io.WriteString(s.out, Leave) // the terminal may be gone
 	_ = term.Restore(int(s.in.Fd()), s.state)
 	s.state = nil
 }
 
-// size is how large it is now; asking is so cheap that nobody needs to be told of changes.
-func (s *screen) size() (cols, rows int) {
+// Size is how large it is now; asking is so cheap that nobody needs to be told of changes.
+func (s *Screen) Size() (cols, rows int) {
 	cols, rows, err := term.GetSize(int(s.out.Fd()))
 	if err != nil || cols <= 0 || rows <= 0 {
 		return 80, 24
@@ -70,8 +73,8 @@ func (s *screen) size() (cols, rows int) {
 	return min(cols, 500), min(rows, 300)
 }
 
-// draw shows lines.
-func (s *screen) draw(lines []string, cols, rows int) error {
+// Draw shows lines on a screen of that size, which each line but empty ones fills. After Close it does nothing.
+func (s *Screen) Draw(lines []string, cols, rows int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state == nil {
@@ -98,8 +101,8 @@ func (s *screen) draw(lines []string, cols, rows int) error {
 	return err
 }
 
-// key waits for a key until stop is closed. It returns 0 then, and at the end of the input.
-func (s *screen) key(stop <-chan struct{}) byte {
+// Key waits for a key until stop is closed. It returns 0 then, and at the end of the input.
+func (s *Screen) Key(stop <-chan struct{}) byte {
 	fd := int(s.in.Fd())
 	for {
 		select {
