@@ -1,6 +1,7 @@
 package frame
 
 import (
+	"fmt"
 	"maps"
 	"path"
 	"slices"
@@ -109,10 +110,33 @@ func DecodeIDs(body []byte) ([]uint64, error) {
 	return ids, d.done(Revoked)
 }
 
-// Layer is one layer of a worker's confinement, as the worker reports it.
+// LayerState says whether a layer of confinement is in force.
+type LayerState byte
+
+const (
+	On          LayerState = iota // it is in force
+	Off                           // it could be in force and is not
+	Unavailable                   // this machine does not have it
+)
+
+// String names the state as people read it.
+func (s LayerState) String() string {
+	switch s {
+	case On:
+		return "on"
+	case Off:
+		return "off"
+	case Unavailable:
+		return "unavailable"
+	}
+	return fmt.Sprintf("state %d", byte(s))
+}
+
+// Layer is one layer of a worker's confinement.
 type Layer struct {
-	Name string // "rlimits", "no_new_privs", …
-	Err  string // why it is not in force; empty if it is
+	Name  string // "rlimits", "no_new_privs", …
+	State LayerState
+	Why   string // it is not in force, or only in part; empty if it is
 }
 
 // AppendReady appends a Ready frame.
@@ -123,7 +147,8 @@ func AppendReady(buf []byte, layers []Layer) ([]byte, error) {
 	w.Uint(uint64(len(layers)))
 	for _, l := range layers {
 		w.String(clip(l.Name, maxLayer))
-		w.String(clip(l.Err, maxLayer))
+		w.Byte(byte(l.State))
+		w.String(clip(l.Why, maxLayer))
 	}
 	return end(w, len(buf), maxReady)
 }
@@ -136,9 +161,26 @@ func DecodeReady(body []byte) ([]Layer, error) {
 	}
 	layers := make([]Layer, d.Count(maxLayers))
 	for i := range layers {
-		layers[i] = Layer{Name: d.line(maxLayer), Err: d.line(maxLayer)}
+		layers[i] = Layer{Name: d.line(maxLayer), State: LayerState(d.Byte()), Why: d.line(maxLayer)}
+		if d.Err() == nil && layers[i].State > Unavailable {
+			d.breach("a layer in %s", layers[i].State)
+		}
 	}
 	return layers, d.done(Ready)
+}
+
+// AppendConfining appends a Confining frame.
+func AppendConfining(buf []byte, layer string) ([]byte, error) {
+	w := begin(buf, Confining)
+	w.String(layer)
+	return end(w, len(buf), maxNeed)
+}
+
+// DecodeConfining decodes the body of a Confining frame: the name of the layer.
+func DecodeConfining(body []byte) (string, error) {
+	d := decode(body)
+	layer := d.line(maxLayer)
+	return layer, d.done(Confining)
 }
 
 // AppendNeed appends a Need frame.

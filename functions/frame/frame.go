@@ -2,7 +2,7 @@
 //
 // A frame is four bytes of length (little endian, of the body alone), one byte of type, and a body in the encoding of
 // internal/wire. The gateway sends code (Load, Check), work (Run, Revoke) and answers (Answer); a worker sends Ready
-// once, Need when it lacks code, Ask while a function reads, and Outcome, Checked or Revoked when something is settled.
+// once, after Confining for each layer that could break it, Need when it lacks code, Ask while a function reads, and Outcome, Checked or Revoked when something is settled.
 //
 // The gateway trusts nothing in a worker's frames. A length is compared with the limit of its type before the body is
 // read, a buffer grows only with what has really arrived, every count and string has a cap of its own, and a value that
@@ -40,6 +40,8 @@ const (
 	Ask     Type = 68 // a running function reads
 	Checked Type = 69 // of a Check
 	Revoked Type = 70 // the ids of a Revoke that it has given back
+
+	Confining Type = 71 // before Ready: the layer of confinement that it is about to put on and to try
 )
 
 // String names the type as errors and logs do.
@@ -67,6 +69,8 @@ func (t Type) String() string {
 		return "checked"
 	case Revoked:
 		return "revoked"
+	case Confining:
+		return "confining"
 	}
 	return fmt.Sprintf("type %d", byte(t))
 }
@@ -104,7 +108,7 @@ func FromWorker(t Type) int {
 	switch t {
 	case Ready:
 		return maxReady
-	case Need:
+	case Need, Confining:
 		return maxNeed
 	case Outcome:
 		return maxOutcome

@@ -131,10 +131,18 @@ func TestTheRest(t *testing.T) {
 		require.Equal(t, ids, got)
 	}
 
-	b, err = AppendReady(nil, []Layer{{"seccomp", "not here"}, {"rlimits", ""}})
+	b, err = AppendReady(nil, []Layer{{"seccomp", Unavailable, "not here"}, {"rlimits", On, ""}})
 	layers, err := DecodeReady(body(t, Ready, FromWorker, b, err))
 	require.NoError(t, err)
-	require.Equal(t, []Layer{{"seccomp", "not here"}, {"rlimits", ""}}, layers)
+	require.Equal(t, []Layer{{"seccomp", Unavailable, "not here"}, {"rlimits", On, ""}}, layers)
+
+	_, err = DecodeReady([]byte{Version, 1, 1, 'a', 3, 0})
+	require.ErrorIs(t, err, ErrBreach)
+
+	b, err = AppendConfining(nil, "seccomp")
+	layer, err := DecodeConfining(body(t, Confining, FromWorker, b, err))
+	require.NoError(t, err)
+	require.Equal(t, "seccomp", layer)
 
 	b, err = AppendNeed(nil, "digest")
 	digest, err := DecodeNeed(body(t, Need, FromWorker, b, err))
@@ -312,8 +320,9 @@ func FuzzFromWorker(f *testing.F) {
 	add(AppendAsk(nil, 6, functions.Read{Kind: functions.ReadShared, Name: "n"}))
 	add(AppendChecked(nil, 6, &functions.Fault{Kind: functions.FaultError, Message: "x"}))
 	add(AppendRevoked(nil, []uint64{1, 2}))
-	add(AppendReady(nil, []Layer{{"a", "b"}}))
+	add(AppendReady(nil, []Layer{{"a", Off, "b"}}))
 	add(AppendNeed(nil, "d"))
+	add(AppendConfining(nil, "l"))
 	f.Add([]byte{0xff, 0xff, 0xff, 0x7f, byte(Outcome)})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r := NewReader(bytes.NewReader(data), FromWorker)
@@ -333,6 +342,8 @@ func FuzzFromWorker(f *testing.F) {
 func decodeAny(t *testing.T, typ Type, b []byte) {
 	var err error
 	switch typ {
+	case Confining:
+		_, err = DecodeConfining(b)
 	case Outcome:
 		var o, again *functions.Outcome
 		if o, err = DecodeOutcome(b); err == nil {

@@ -43,6 +43,7 @@ func (p *Pool) kill(w *proc, why cause) {
 // bury is the last thing that the reader of a worker does: it waits for the process, blames the task that ran, and lets
 // the others go to another worker.
 func (p *Pool) bury(w *proc, err error) {
+	alone := false // it ended before the pool ended it
 	p.mu.Lock()
 	if w.state != dying {
 		why := causeNone
@@ -52,7 +53,7 @@ func (p *Pool) bury(w *proc, err error) {
 		unlaunched := w.state == starting
 		p.kill(w, why)
 		if unlaunched && why == causeNone {
-			w.cause = causeStart
+			w.cause, alone = causeStart, true
 		}
 	}
 	p.mu.Unlock()
@@ -76,6 +77,9 @@ func (p *Pool) bury(w *proc, err error) {
 	case len(held) > 0:
 		p.blame(w, held[0])
 		p.requeue(held[1:])
+	}
+	if w.cause == causeStart && !outOfMemory(last) && (!alone || !killedByOther(end)) {
+		p.suspect(w, w.detail)
 	}
 	if w.cause == causeStart || (w.cause != causeIdle && w.cause != causeStop && w.cause != causeReserve && !w.worked && len(held) == 0) {
 		p.startFailed(fmt.Errorf("it ended before it had done anything: %s", w.detail))

@@ -27,9 +27,11 @@ type proc struct {
 	frames  *frame.Reader
 	stderr  *os.File // what the process said at its end
 	out     outbox
+	shell   []frame.Layer // what is around it
 
 	state     state
 	launched  bool                // there is a process
+	trying    string              // while it starts: the layer of confinement that it tries
 	owner     string              // the revision whose tasks alone it runs, "" if it is shared
 	used      bool                // it was sent something
 	leaving   bool                // it gets nothing more: its place is wanted for another
@@ -92,6 +94,12 @@ func (w *proc) handle(t frame.Type, body []byte) error {
 			return err
 		}
 		return w.becameReady(layers)
+	case frame.Confining:
+		layer, err := frame.DecodeConfining(body)
+		if err != nil {
+			return err
+		}
+		return w.tries(layer)
 	case frame.Outcome:
 		o, err := frame.DecodeOutcome(bytes.Clone(body)) // what is kept of it shares its memory
 		if err != nil {
@@ -140,7 +148,7 @@ func (w *proc) becameReady(layers []frame.Layer) error {
 		return fmt.Errorf("%w: for the second time", frame.ErrBreach)
 	}
 	w.state = ready
-	p.stats.Layers = layers
+	p.confined(w.shell, layers)
 	p.rest(w)
 	p.dispatch()
 	return nil

@@ -21,14 +21,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/functions/frame"
 )
 
 // realPool is a pool of workers as they run on a gateway.
 func realPool(t testing.TB, change func(*Options)) *Pool {
 	t.Helper()
-	exe, err := os.Executable()
-	require.NoError(t, err)
-	o := Options{Command: []string{exe, "worker"}, Warm: 1, Log: slog.New(slog.DiscardHandler)}
+	o := Options{Command: []string{"/proc/self/exe", "worker"}, Warm: 1, Log: slog.New(slog.DiscardHandler)}
 	if change != nil {
 		change(&o)
 	}
@@ -67,7 +66,7 @@ func TestRealRun(t *testing.T) {
 	o = run(t, p, "1", with(lua("return function( end"), time.Second))
 	require.Equal(t, functions.FaultError, o.Fault.Kind)
 	for _, l := range p.Stats().Layers {
-		require.Empty(t, l.Err, l.Name)
+		require.True(t, l.State == frame.On || l.State == frame.Unavailable, "%s is %s: %s", l.Name, l.State, l.Why)
 	}
 }
 
@@ -337,11 +336,7 @@ func TestRealIdleMemory(t *testing.T) {
 
 // gatewayMain is a gateway whose workers must not outlive it: it says who its worker is, and runs on.
 func gatewayMain() {
-	exe, err := os.Executable()
-	if err != nil {
-		panic(err)
-	}
-	p, err := New(Options{Command: []string{exe, "worker"}, Warm: 1, Log: slog.New(slog.DiscardHandler)})
+	p, err := New(Options{Command: []string{"/proc/self/exe", "worker"}, Warm: 1, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		panic(err)
 	}

@@ -125,6 +125,7 @@ type Pool struct {
 	retry    *time.Timer
 	retrying bool // no worker is started before retry fires
 	patience time.Duration
+	confine  confinement
 	stats    Stats
 
 	dirty []*proc   // have frames to be written, once the lock is free

@@ -6,7 +6,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
-	"syscall"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,8 +51,13 @@ func (p *Pool) spawnHere() {
 	if err := inherit(); err != nil {
 		p.opts.Log.Warn("workers are less confined than they should be", "err", err)
 	}
+	around := newShell(os.Geteuid() == 0)
 	for w := range p.starts {
-		err := w.launch(p.opts)
+		without := p.without()
+		for _, layer := range without {
+			around.off(layer)
+		}
+		err := w.launch(p.opts, around, without)
 		p.launched(w, err)
 	}
 }
@@ -77,7 +82,7 @@ func inherit() error {
 
 // launch starts the process: its end of a socket pair is descriptor 3, its error output is a pipe that is read only when
 // it has died. Both ends that it gets are plain numbers here, since an os.File would make them blocking for it.
-func (w *proc) launch(o Options) error {
+func (w *proc) launch(o Options, around *shell, without []string) error {
 	var fds []int // to be closed: those of the child always, ours after an error
 	defer func() {
 		for _, fd := range fds {
@@ -100,12 +105,10 @@ func (w *proc) launch(o Options) error {
 	}
 	fds = append(fds, null)
 	args := append(append([]string{}, o.Command...), strconv.FormatInt(o.Memory, 10))
-	pid, _, err := syscall.StartProcess(o.Command[0], args, &syscall.ProcAttr{
-		Dir:   "/",
-		Env:   []string{},
-		Files: []uintptr{uintptr(null), uintptr(null), uintptr(pipe[1]), uintptr(pair[1])},
-		Sys:   &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
-	})
+	if len(without) > 0 {
+		args = append(args, strings.Join(without, ","))
+	}
+	pid, err := around.start(args, []uintptr{uintptr(null), uintptr(null), uintptr(pipe[1]), uintptr(pair[1])})
 	if err != nil {
 		return fmt.Errorf("starting %s: %w", o.Command[0], err)
 	}
@@ -113,6 +116,7 @@ func (w *proc) launch(o Options) error {
 	if err != nil {
 		return fmt.Errorf("process %d: %w", pid, err) // its socket closes, and so it ends
 	}
+	w.shell, w.trying = around.report(), around.last()
 	fds = []int{pair[1], pipe[1], null}
 	w.stderr = os.NewFile(uintptr(pipe[0]), "stderr of a worker")
 	w.out = outbox{file: os.NewFile(uintptr(pair[0]), "worker"), fd: pair[0], wg: &w.pool.wg}

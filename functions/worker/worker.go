@@ -17,9 +17,11 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/functions/confine"
 	"github.com/perigee-iot/perigee/functions/frame"
 	"github.com/perigee-iot/perigee/internal/memory"
 )
@@ -31,7 +33,8 @@ type machine interface {
 	Run(ctx context.Context, inv *functions.Invocation, ask func(functions.Read) functions.ReadAnswer) *functions.Outcome
 }
 
-// Name is the first argument of a process that is to be a worker; the second is its memory limit in bytes.
+// Name is the first argument of a process that is to be a worker; the second is its memory limit in bytes, the third the names of the layers
+// of confinement to do without, with commas.
 const Name = "worker"
 
 // DefaultMemory is the memory limit of a worker that is not told one.
@@ -56,12 +59,15 @@ func Main() int {
 	debug.SetMemoryLimit(limit / 2) // of the Go heap: the rest is the binary's pages and what a sample comes too late for
 	debug.SetTraceback("none")      // one line of reason is enough for the gateway
 	rel, _ := memory.NewReleaser()  // where /proc is missing, it releases less
-	layers := confine(limit)
-
 	conn := os.NewFile(socketFD, "gateway")
 	if conn == nil {
 		fmt.Fprintln(os.Stderr, "a worker is started by the gateway and cannot be run by hand")
 		return 2
+	}
+	layers, err := confine.Apply(confine.Options{Memory: limit, Socket: conn, Without: withoutArg(os.Args), Before: announce(conn)})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
 	m := newMachine(limit)
 	rel.Release() // what only the start needed
@@ -79,6 +85,24 @@ func memoryArg(args []string) int64 {
 		}
 	}
 	return DefaultMemory
+}
+
+func withoutArg(args []string) []string {
+	if len(args) > 3 {
+		return strings.Split(args[3], ",")
+	}
+	return nil
+}
+
+// announce tells the gateway which layer of confinement is about to be put on: if this process dies of it, that was it.
+func announce(conn io.Writer) func(string) error {
+	return func(layer string) error {
+		b, err := frame.AppendConfining(nil, layer)
+		if err == nil {
+			_, err = conn.Write(b)
+		}
+		return err
+	}
 }
 
 // serve runs what comes over conn until it closes. An invocation that is running then is left to the end of the process.

@@ -1,6 +1,6 @@
 //go:build !race
 
-package worker
+package confine
 
 // raceDetector is set in builds with Go's race detector.
 const raceDetector = false
