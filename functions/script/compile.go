@@ -150,6 +150,9 @@ func compileFile(file string, source []byte, used names) (out compiledFile, err 
 	if err != nil {
 		return out, compileError(file, err)
 	}
+	if err := mendConstructors(out.proto); err != nil {
+		return out, fmt.Errorf("%s:1: %w", file, err)
+	}
 	out.proto.IsVarArg &^= lua.VarArgNeedsArg // a table of the file's own arguments, which nothing can name
 	return out, nil
 }

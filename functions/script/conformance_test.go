@@ -182,3 +182,29 @@ func TestConformance(t *testing.T) {
 		})
 	}
 }
+
+// Table constructors of all lengths around those at which the compiler stores items, with all kinds of ends.
+func TestConstructorsAsInReference(t *testing.T) {
+	var programs []string
+	for _, n := range []int{0, 1, 2, 48, 49, 50, 51, 99, 100, 101, 149, 150, 151, 500, 25499, 25500, 25548, 25551, 25600, 25601, 30000} {
+		items := strings.Repeat("1,", n)
+		var b strings.Builder
+		b.WriteString("local function f(...) return 'a', 'b', 'c' end local function g() end local function look(t, n) print(#t, t[1], t[2], t[n], t[n + 1], t[n + 2], t[n + 3], t[n + 4], t.x, t.y, t.a, t[50], t[51]) end\nlocal function all(...)\n")
+		for _, end := range []string{"", "7", "f()", "(f())", "x = f()", "x = 5", "[f()] = f()", "...", "(...)", "x = ...", "f(), 8", "x = 1, f()", "x = f(), y = f()", "x = f(), 9", "g()",
+			"x = f(), y = f(), 9, ...", "{1, x = f()}", "x = {f(), f()}", "f(), f()", "x = 1, 2, 3, 4, y = f()"} {
+			if n > 1000 && len(end) > 8 {
+				continue
+			}
+			fmt.Fprintf(&b, "do look({%s%s}, %d) end\n", items, end, n)
+			if n > 1000 { // a program each: a file has a limit
+				programs = append(programs, b.String()+"end all('p', 'q')")
+				b.Reset()
+				b.WriteString("local function f(...) return 'a', 'b', 'c' end local function g() end local function look(t, n) print(#t, t[1], t[2], t[n], t[n + 1], t[n + 2], t[n + 3], t[n + 4], t.x, t.y, t.a, t[50], t[51]) end\nlocal function all(...)\n")
+			}
+		}
+		programs = append(programs, b.String()+"end all('p', 'q')")
+	}
+	compare(t, programs)
+	require.Contains(t, New(Options{}).Load("r", map[string][]byte{"main.lua": []byte("return {" + strings.Repeat("1,", 25550) + "f()}")}).Message,
+		"main.lua:1: a table with 25550 items and a call at its end cannot be compiled; add an item")
+}

@@ -1,7 +1,9 @@
 package script
 
 import (
+	"reflect"
 	"runtime"
+	"strings"
 
 	lua "github.com/yuin/gopher-lua"
 )
@@ -59,6 +61,9 @@ func (r *run) resume(L *lua.LState, resume lua.LGFunction) int {
 	if r.nested >= maxNested || r.nested > 0 && stackDeeperThan(maxGoCalls) {
 		L.RaiseError("stack overflow: coroutines wait for each other too deep")
 	}
+	if n := wantedOf(L.CheckThread(1)); n >= 0 {
+		L.SetTop(1 + n)
+	}
 	r.nested++
 	n := resume(L)
 	r.nested--
@@ -92,18 +97,59 @@ func (r *run) wrapped(L *lua.LState, resume lua.LGFunction) int {
 	return n - 1
 }
 
-// coroutineYield checks that nothing but Lua lies between the coroutine's start and here: a yield out of pcall, sort or gsub would leave their Go
-// part behind.
+// coroutineYield checks that nothing but Lua lies between the coroutine's start and here: a yield out of pcall, sort, gsub or a metamethod would
+// leave their Go part behind, and the coroutine could not go on.
 func coroutineYield(_ *run, L *lua.LState) int {
-	for level := 1; ; level++ {
-		dbg, ok := L.GetStack(level)
-		if !ok {
-			return -1
-		}
-		if _, err := L.GetInfo("S", dbg, nil); err == nil && dbg.What == "G" {
-			L.RaiseError("attempt to yield across a call of a built-in function, like pcall")
-		}
+	if i, ok := lastInstruction(L, 1); ok && i.op() == lua.OP_TAILCALL {
+		L.RaiseError("to return what yield returns, call it by that name: return coroutine.yield(...)")
 	}
+	if !yieldable() {
+		L.RaiseError("attempt to yield across a metamethod, an iterator or a built-in function like pcall, or outside of a coroutine")
+	}
+	return -1
+}
+
+// yieldable looks at the Go stack, since the library does not tell: the innermost loop of the VM must be the one in which a coroutine runs.
+func yieldable() bool {
+	var pcs [16]uintptr
+	inLoop := false
+	for _, pc := range pcs[:runtime.Callers(3, pcs[:])] {
+		name := ""
+		if f := runtime.FuncForPC(pc - 1); f != nil {
+			name = f.Name()
+		}
+		if inLoop {
+			return strings.HasSuffix(name, "gopher-lua.threadRun")
+		}
+		inLoop = strings.HasSuffix(name, "gopher-lua.mainLoopWithContext")
+	}
+	return false
+}
+
+// wantedOf is how many values a coroutine that is suspended in a call of yield takes from it, -1 for as many as there are. The library hands it
+// all that it is resumed with, and none where there are none, whatever stood in those registers.
+func wantedOf(thread *lua.LState) int {
+	if i, ok := lastInstruction(thread, 0); ok && i.op() == lua.OP_CALL {
+		return i.c() - 1
+	}
+	return -1
+}
+
+// lastInstruction is the one at which the Lua function stands that is so many levels above the top of the stack. The library does not tell.
+func lastInstruction(L *lua.LState, level int) (instruction, bool) {
+	frame := reflect.ValueOf(L).Elem().FieldByName("currentFrame")
+	for ; level > 0 && !frame.IsNil(); level-- {
+		frame = frame.Elem().FieldByName("Parent")
+	}
+	if frame.IsNil() {
+		return 0, false
+	}
+	proto := frame.Elem().FieldByName("Fn").Elem().FieldByName("Proto")
+	pc := int(frame.Elem().FieldByName("Pc").Int())
+	if proto.IsNil() || pc < 1 {
+		return 0, false
+	}
+	return instruction(proto.Elem().FieldByName("Code").Index(pc - 1).Uint()), true
 }
 
 func coroutineRunning(r *run, L *lua.LState) int {

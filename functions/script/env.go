@@ -98,6 +98,8 @@ func (r *run) install(g global) {
 	switch l := r.m.libs[g.name]; {
 	case g.name == "signal":
 		v = r.signalTable()
+	case g.name == allName:
+		v = r.m.help.all
 	case g.name == "_VERSION":
 		v = lua.LString("Lua 5.1")
 	case l == nil:

@@ -13,9 +13,10 @@ const maxNesting = 1000
 
 // rewriter walks a syntax tree once, before it is compiled, and changes it in place.
 type rewriter struct {
-	file  string
-	depth int
-	names names
+	file   string
+	depth  int
+	names  names
+	yields map[string]bool // names that stand for coroutine.yield
 }
 
 // names are the identifiers that occur in a bundle; those that are locals do no harm. For each there are the fields that follow it, as in
@@ -51,7 +52,7 @@ func rewrite(file string, chunk []ast.Stmt, used names) (err error) {
 			err = fmt.Errorf("%s:%d: nested more than %d levels deep", file, deep.line, maxNesting)
 		}
 	}()
-	w := &rewriter{file: file, names: used}
+	w := &rewriter{file: file, names: used, yields: map[string]bool{"yield": true}}
 	w.block(chunk)
 	return nil
 }
@@ -92,6 +93,16 @@ func isMany(e ast.Expr) bool {
 	return false
 }
 
+// single makes one value of a call or of "...".
+func single(e ast.Expr) {
+	switch e := e.(type) {
+	case *ast.FuncCallExpr:
+		e.AdjustRet = true
+	case *ast.Comma3Expr:
+		e.AdjustRet = true
+	}
+}
+
 // withThree gives a loop its three values: the compiler leaves those that are not written, as in "for k, v in next, t", to whatever was in
 // their registers.
 //
@@ -115,8 +126,18 @@ func (w *rewriter) stmt(s ast.Stmt) {
 	case *ast.AssignStmt:
 		w.exprs(s.Lhs)
 		w.exprs(s.Rhs)
+		for i := range min(len(s.Lhs), len(s.Rhs)) {
+			if w.isYield(s.Rhs[i]) {
+				w.yields[lastName(s.Lhs[i])] = true
+			}
+		}
 	case *ast.LocalAssignStmt:
 		w.exprs(s.Exprs)
+		for i := range min(len(s.Names), len(s.Exprs)) {
+			if w.isYield(s.Exprs[i]) {
+				w.yields[s.Names[i]] = true
+			}
+		}
 	case *ast.FuncCallStmt:
 		w.expr(&s.Expr)
 	case *ast.DoBlockStmt:
@@ -145,7 +166,38 @@ func (w *rewriter) stmt(s ast.Stmt) {
 		w.block(s.Func.Stmts)
 	case *ast.ReturnStmt:
 		w.exprs(s.Exprs)
+		if len(s.Exprs) == 1 {
+			s.Exprs[0] = w.noTail(s.Exprs[0])
+		}
 	}
+}
+
+// noTail makes (all)(yield(x)) of yield(x): the VM cannot resume what yielded in place of its caller.
+func (w *rewriter) noTail(e ast.Expr) ast.Expr {
+	call, ok := e.(*ast.FuncCallExpr)
+	if !ok || call.AdjustRet || !w.isYield(call.Func) {
+		return e
+	}
+	w.names.of(allName).all = true
+	outer := &ast.FuncCallExpr{Func: ident(allName, call), Args: []ast.Expr{call}}
+	at(outer, call)
+	return outer
+}
+
+// isYield says whether an expression looks like coroutine.yield, or like a name that it was assigned to.
+func (w *rewriter) isYield(e ast.Expr) bool { return w.yields[lastName(e)] }
+
+// lastName is what a variable or a field is called.
+func lastName(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.IdentExpr:
+		return e.Value
+	case *ast.AttrGetExpr:
+		if key, ok := e.Key.(*ast.StringExpr); ok {
+			return key.Value
+		}
+	}
+	return ""
 }
 
 func (w *rewriter) exprs(list []ast.Expr) {
@@ -188,6 +240,9 @@ func (w *rewriter) parts(e ast.Expr) {
 		for _, f := range e.Fields {
 			w.expr(&f.Key)
 			w.expr(&f.Value)
+			if f.Key != nil {
+				single(f.Value) // or the compiler takes one at the end for items
+			}
 		}
 	case *ast.FuncCallExpr:
 		w.expr(&e.Func)
@@ -213,6 +268,9 @@ func (w *rewriter) parts(e ast.Expr) {
 	}
 }
 
+// allName is the global that returns its arguments. No script can write the name.
+const allName = "(all)"
+
 // concatName is the global that does what the operator .. does. No script can write the name.
 const concatName = "(concat)"
 
@@ -234,14 +292,7 @@ func (w *rewriter) concat(chain *ast.StringConcatOpExpr) ast.Expr {
 	}
 	operands = append(operands, rest)
 	w.exprs(operands)
-	for i, e := range operands {
-		if many, ok := e.(*ast.Comma3Expr); ok && i == len(operands)-1 {
-			many.AdjustRet = true
-		}
-		if call, ok := e.(*ast.FuncCallExpr); ok && i == len(operands)-1 {
-			call.AdjustRet = true
-		}
-	}
+	single(operands[len(operands)-1])
 	call := &ast.FuncCallExpr{Func: ident(concatName, chain), Args: operands, AdjustRet: true}
 	at(call, chain)
 	return call

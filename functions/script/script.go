@@ -61,6 +61,7 @@ type helpers struct {
 	trampoline *lua.LFunction
 	ipairsStep *lua.LFunction
 	concat     *lua.LFunction
+	all        *lua.LFunction
 	strings    *lua.LTable // metatable of strings, which no script can reach
 	integers   *lua.LTable // and that of integers
 	signal     *lua.FunctionProto
@@ -92,6 +93,7 @@ func (m *Machine) makeHelpers() helpers {
 		trampoline: m.wrap(trampoline),
 		ipairsStep: m.wrap(ipairsStep),
 		concat:     m.wrap(baseConcat),
+		all:        m.wrap(func(_ *run, L *lua.LState) int { return L.GetTop() }),
 		signalHelp: map[string]*lua.LFunction{},
 	}
 	h.signal, h.signalUses = compileSignal()
