@@ -98,7 +98,7 @@ func New(o Options) *Program {
 func (p *Program) commands() []*command {
 	return []*command{
 		runCommand(), demoCommand(), devCommand(), testCommand(), cloudCommand(),
-		statusCommand(), functionsCommand(), eventsCommand(), deadCommand(), stateCommand(), devicesCommand(), syncCommand(),
+		statusCommand(), topCommand(), functionsCommand(), eventsCommand(), deadCommand(), stateCommand(), devicesCommand(), syncCommand(),
 		newCommand(), configCommand(), reloadCommand(), versionCommand(), completionCommand(),
 	}
 }
