@@ -19,7 +19,7 @@ import (
 	"github.com/perigee-iot/perigee/internal/wire"
 )
 
-// action is a publish or a device write that was decided and is to be carried out. It stands in the journal from the update
+// action is a publish, a device write or an HTTP call that was decided and is to be carried out. It stands in the journal from the update
 // that decided it until it is done: Journal / target / order → action. After a crash it is carried out again, with
 // the same id.
 type action struct {
@@ -38,6 +38,11 @@ type action struct {
 	deadline time.Duration // on the gateway's clock; 0: none
 	wall     int64         // the same on the wall clock in ms, if that was synchronised; else 0
 	void     bool          // was not carried out, and never will be; not stored
+
+	// Of an HTTP call, not stored:
+	tries  int    // that have arrived
+	status int    // of the last answer
+	answer []byte // data of the event that tells what it came to
 }
 
 const actionVersion = 1
@@ -113,6 +118,8 @@ func (e *Engine) newAction(j *job, x *functions.Effect, index int) *action {
 				}
 			}
 		}
+	} else if x.Kind == functions.CallHTTP {
+		a.web(e, j, x)
 	} else if x.WithID {
 		a.value = withID(a.value, a.id)
 	}
@@ -150,14 +157,13 @@ func (e *Engine) loadJournal() error {
 				drop = append(drop, append([]byte(nil), k...))
 				return true
 			}
-			t := e.plant.target(a.target)
+			t := e.plant.targetLeft(a.target)
 			stale := strings.HasPrefix(a.target, "device/") && a.boot != e.clock.Boot()
 			if t == nil || stale {
 				drop = append(drop, append([]byte(nil), k...))
 				return true
 			}
-			t.queue = append(t.queue, a)
-			t.pending++
+			t.add(a)
 			return true
 		})
 	})
@@ -188,9 +194,7 @@ func (e *Engine) loadJournal() error {
 // carryOut hands durable actions to their targets.
 func (e *Engine) carryOut(acts []*action) {
 	for _, a := range acts {
-		if t := e.plant.target(a.target); t != nil {
-			t.add(a)
-		}
+		e.plant.give(a)
 	}
 }
 
@@ -204,9 +208,12 @@ type port interface {
 
 // target carries out the actions for one receiver in their order. One that is down holds up only itself.
 type target struct {
-	engine *Engine
-	name   string
-	port   port
+	engine   *Engine
+	name     string
+	port     port
+	lazy     bool          // its goroutines start with its first action
+	maxBytes int           // of what waits, 0: any
+	back     retry.Backoff // of the goroutine that sends
 
 	roomAgain atomic.Bool // the journal was full, and is not any more: the functions that wait for it are to be told
 
@@ -214,6 +221,7 @@ type target struct {
 	queue   []*action
 	undone  []*action // carried out, but still in the journal, in order; what finishes them again is in the wheel
 	pending int       // in the journal: queued, in flight and undone
+	bytes   int       // of those
 	broken  bool
 	stop    context.CancelFunc // nil before start
 	lastErr string
@@ -224,13 +232,14 @@ type target struct {
 const window = 512
 
 func newTarget(e *Engine, name string, p port) *target {
-	return &target{engine: e, name: name, port: p, woken: make(chan struct{}, 1)}
+	return &target{engine: e, name: name, port: p, woken: make(chan struct{}, 1), back: retry.Backoff{First: 100 * time.Millisecond, Max: 10 * time.Second}}
 }
 
 func (t *target) add(a *action) {
 	t.mu.Lock()
 	t.queue = append(t.queue, a)
 	t.pending++
+	t.bytes += len(a.value)
 	t.mu.Unlock()
 	t.wake()
 }
@@ -246,7 +255,19 @@ func (t *target) wake() {
 func (t *target) full() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.pending >= t.engine.opt.MaxJournal
+	return t.filled()
+}
+
+// filled is full for one who holds mu.
+func (t *target) filled() bool {
+	return t.pending >= t.engine.opt.MaxJournal || t.maxBytes > 0 && t.bytes >= t.maxBytes
+}
+
+// idle says that nothing is left to do.
+func (t *target) idle() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.pending == 0
 }
 
 // abandon stops a target whose device is not configured any more; what waited for it is dropped.
@@ -280,15 +301,13 @@ func (t *target) run(ctx context.Context) {
 	}()
 	defer confirmer.Wait()
 	defer close(sent)
-	back := retry.Backoff{First: 100 * time.Millisecond, Max: 10 * time.Second}
 	for {
 		a := t.take(ctx)
 		if a == nil {
 			return
 		}
 		if t.engine.expired(a) {
-			t.engine.losses.add("actions after not_after", 1)
-			t.void(a)
+			t.late(a)
 			continue
 		}
 		receipt, err := t.port.send(ctx, a)
@@ -301,12 +320,12 @@ func (t *target) run(ctx context.Context) {
 		if err != nil {
 			t.putBack(a)
 			t.failed(err)
-			if back.Wait(ctx) != nil {
+			if t.pause(ctx, a, err) != nil {
 				return
 			}
 			continue
 		}
-		back.Reset()
+		t.back.Reset()
 		if receipt == nil {
 			t.finish(a)
 			continue
@@ -317,6 +336,58 @@ func (t *target) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// pause waits before an action is tried again, but not longer than that is of use. What stands behind it meanwhile and is of no use any more is
+// told so.
+func (t *target) pause(ctx context.Context, a *action, why error) error {
+	left := t.back.Next()
+	if later, ok := errors.AsType[*laterError](why); ok {
+		left = max(left, later.after)
+	}
+	if e := t.engine; a.deadline > 0 && a.boot == e.clock.Boot() {
+		left = min(left, max(a.deadline-e.clock.Now(), 0)+time.Millisecond)
+	}
+	for left > 0 {
+		wait := min(left, maxWebPause)
+		left -= wait
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-timer.C:
+		}
+		for _, b := range t.takeLate() {
+			t.late(b)
+		}
+	}
+	return nil
+}
+
+// takeLate takes the actions that are of no use any more out of the queue.
+func (t *target) takeLate() (list []*action) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.queue = slices.DeleteFunc(t.queue, func(a *action) bool {
+		late := t.engine.expired(a)
+		if late {
+			list = append(list, a)
+		}
+		return late
+	})
+	return list
+}
+
+// late ends an action whose not_after has passed.
+func (t *target) late(a *action) {
+	if p, ok := t.port.(*webPort); ok {
+		p.expired(a)
+		t.finish(a)
+		return
+	}
+	t.engine.losses.add("actions after not_after", 1)
+	t.void(a)
 }
 
 // take waits for the next action, and while receipts of a lost connection are being sorted out. Nil: ctx has ended.
@@ -446,10 +517,12 @@ func (t *target) finish(a *action) bool {
 func (t *target) finished(a *action) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.pending == t.engine.opt.MaxJournal {
+	filled := t.filled()
+	t.pending--
+	t.bytes -= len(a.value)
+	if filled && !t.filled() {
 		t.roomAgain.Store(true)
 	}
-	t.pending--
 	t.lastErr = ""
 	if len(t.undone) > 0 && t.undone[0] == a {
 		t.undone = t.undone[1:]
@@ -462,6 +535,7 @@ func (t *target) unfinish(a *action, back int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.pending += back
+	t.bytes += back * len(a.value)
 	if slices.Contains(t.undone, a) {
 		return // it is being tried again
 	}

@@ -91,6 +91,7 @@ func (e *Engine) judge(j *job, o *functions.Outcome) verdict {
 	if o.Fault == nil && o.Retry == nil {
 		o.Fault = e.check(j.dep.spec(), o)
 	}
+	e.hide(o)
 	retry, attempt := j.dep.spec().Retry, int(j.attempt.Load())
 	v := rules.Judge(retry, attempt, o)
 	if v.What == "retry" && v.After <= 0 {
@@ -264,7 +265,7 @@ func (e *Engine) apply(tx store.Tx, j *job, o *functions.Outcome, children []*ch
 			if err := timers.put(e, tx, j, x); err != nil {
 				return nil, err
 			}
-		case functions.Publish, functions.WriteDevice:
+		case functions.Publish, functions.WriteDevice, functions.CallHTTP:
 			a := e.newAction(j, x, i)
 			tx.Put(a.journalKey(), a.encode())
 			acts = append(acts, a)
@@ -345,6 +346,7 @@ func (e *Engine) refused(j *job, why error) {
 
 // finishFault commits a fault in place of an outcome that could not be applied.
 func (e *Engine) finishFault(j *job, fault *functions.Fault) {
+	fault = e.hideFault(fault)
 	j.fn.stats.failed(fault)
 	e.usage.Failed(j.fn.Name, j.dep.Bundle.Digest, fault.Kind)
 	o := &functions.Outcome{ID: j.inv.ID, Fault: fault}

@@ -4,7 +4,7 @@
 //	inbox.go      what cannot be acknowledged by an outcome soon is stored, and acknowledged by that
 //	dispatch.go   lanes: per function and key in order, one at a time, as the pool of workers has room
 //	commit.go     every effect is checked, and what the invocation decided becomes one update of the store
-//	actions.go    publishes and device writes, from the journal, in order per target, after their group is durable
+//	actions.go    publishes, device writes and HTTP calls (webcalls.go), from the journal, in order per target, after their group is durable
 //
 // Beside it stand which functions there are and what they act on (install.go, invoke.go, routes.go, plant.go, ports.go); what tells
 // one event from another that came before (delivery.go, marks.go, seen.go, dedupe.go); retries and timers (wheel.go, timers.go), deadletters.go,
@@ -46,6 +46,7 @@ import (
 	"github.com/perigee-iot/perigee/functions/rules"
 	"github.com/perigee-iot/perigee/functions/sandbox"
 	"github.com/perigee-iot/perigee/functions/usage"
+	"github.com/perigee-iot/perigee/gateway/webcall"
 	"github.com/perigee-iot/perigee/internal/event"
 	"github.com/perigee-iot/perigee/internal/retry"
 	"github.com/perigee-iot/perigee/internal/store"
@@ -70,6 +71,8 @@ type Options struct {
 	Prefix  string                                  // under which functions may not publish; "perigee"
 	OnPause func(function, revision, reason string) // the engine has paused a function for its faults; must not block; may be nil
 	Log     *slog.Logger
+	Secrets Secrets         // nil: there are none
+	Web     webcall.Options // of HTTP calls
 
 	MaxPayload  int           // bytes of an event's data; 256 KiB
 	MaxMemory   int64         // bytes of events that wait without an inbox entry; 8 MiB
@@ -78,6 +81,7 @@ type Options struct {
 	Concurrency int           // invocations at once of a function that is slow or new; 1
 	MaxChain    int           // functions that may follow from one another; 16
 	MaxJournal  int           // actions waiting for one target, beyond which its functions wait; 1000
+	MaxWebBytes int           // bytes of one function's HTTP calls waiting for one origin, likewise; 4 MiB
 	MaxDead     int           // dead letters kept for one function; 1000
 	Lives       int           // events remembered for people; 1000
 }
@@ -92,8 +96,12 @@ func (o *Options) defaults() {
 	def(&o.Concurrency, 1)
 	def(&o.MaxChain, rules.MaxChain)
 	def(&o.MaxJournal, 1000)
+	def(&o.MaxWebBytes, 4<<20)
 	def(&o.MaxDead, 1000)
 	def(&o.Lives, 1000)
+	if o.Secrets == nil {
+		o.Secrets = noSecrets{}
+	}
 	if o.Prefix == "" {
 		o.Prefix = "perigee"
 	}
@@ -167,7 +175,7 @@ func New(o Options) (*Engine, error) {
 		clock:  o.Clock,
 		wheel:  wheel,
 		seq:    seq,
-		lives:  newLives(o.Lives),
+		lives:  newLives(o.Lives, o.Secrets),
 		logs:   newLogs(),
 		fns:    map[string]*function{},
 		routes: newRoutes(),

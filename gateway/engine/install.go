@@ -155,6 +155,7 @@ func (e *Engine) Remove(ctx context.Context, name string) error {
 		}
 	}
 	e.logs.forget(name)
+	e.plant.forgetWeb(name)
 	return errors.Join(e.dropTimers(ctx, name), e.subscribe(ctx))
 }
 

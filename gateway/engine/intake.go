@@ -215,14 +215,22 @@ func (e *Engine) jobFor(r *route, ev *event.Event, params map[string]string, lif
 		life.outcome(f, "duplicate", fmt.Sprintf("dedupe: the value %q was seen within %v", rules.Printable(value, 40), f.dep.spec().Dedupe.Window))
 		return nil
 	}
-	if int(ev.Chain) > e.opt.MaxChain {
-		e.losses.add("chain", 1)
-		life.skip(f, fmt.Sprintf("functions that start one another went round more than %d times", e.opt.MaxChain))
+	if e.endless(ev, f, life) {
 		return nil
 	}
 	life.matched = append(life.matched, f.Name)
 	return &job{fn: f, ev: ev, key: key, params: params, dedupe: value, size: len(ev.Data) + len(ev.Topic) + 256, life: life,
 		order: order, since: e.clock.Now()}
+}
+
+// endless says that an event would make a chain of functions longer than it may be.
+func (e *Engine) endless(ev *event.Event, f *function, life *life) bool {
+	if int(ev.Chain) <= e.opt.MaxChain {
+		return false
+	}
+	e.losses.add("chain", 1)
+	life.skip(f, fmt.Sprintf("functions that start one another went round more than %d times", e.opt.MaxChain))
+	return true
 }
 
 // forget says that jobs came to nothing before they were anything: their events come again as other jobs, or are lost.

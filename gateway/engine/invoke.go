@@ -71,7 +71,7 @@ func (e *Engine) Invoke(ctx context.Context, name string, r Request) (*Report, e
 			if o.err != nil {
 				return nil, fmt.Errorf("event %s has no outcome: %w", o.event, o.err)
 			}
-			return o.report(), nil
+			return o.report(e.opt.Secrets), nil
 		case <-look.C:
 			if err := e.withdraw(j); err != nil {
 				return nil, fmt.Errorf("event %s did not run, since the one before it has no outcome: %w", ev.ID, err)
@@ -124,12 +124,12 @@ func (e *Engine) giveUp(j *job, why error) {
 	j.waiter(&outcomeReport{event: j.ev.ID, err: why})
 }
 
-func (o *outcomeReport) report() *Report {
+func (o *outcomeReport) report(s Secrets) *Report {
 	r := &Report{EventID: o.event, Outcome: o.verdict.what, Fault: o.verdict.fault, Usage: o.outcome.Usage, Logs: o.outcome.Logs}
 	if o.verdict.what == "committed" {
 		r.Result = o.outcome.Result
 		for i := range o.outcome.Effects {
-			r.Effects = append(r.Effects, rules.Describe(&o.outcome.Effects[i]))
+			r.Effects = append(r.Effects, describe(s, &o.outcome.Effects[i]))
 		}
 	}
 	return r

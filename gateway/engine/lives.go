@@ -52,21 +52,23 @@ const previewBytes = 120
 
 // lives is the ring, and those who follow it.
 type lives struct {
+	secrets Secrets
+
 	mu        sync.Mutex
 	ring      []*life
 	next      int
 	followers map[*follower[Life]]struct{}
 }
 
-func newLives(n int) *lives {
-	return &lives{ring: make([]*life, 0, n), followers: map[*follower[Life]]struct{}{}}
+func newLives(n int, s Secrets) *lives {
+	return &lives{secrets: s, ring: make([]*life, 0, n), followers: map[*follower[Life]]struct{}{}}
 }
 
 // add begins the life of an event.
 func (l *lives) add(ev *event.Event) *life {
 	x := &life{ring: l, Life: Life{ID: ev.ID, Seq: ev.Seq, Source: ev.Source, Type: ev.Type, Subject: ev.Subject, Time: ev.Time,
 		TimeOK: ev.TimeOK, Size: len(ev.Data)}}
-	x.Preview = string(ev.Data[:min(len(ev.Data), previewBytes+1)])
+	x.Preview = glimpse(l.secrets, ev.Data)
 	l.mu.Lock()
 	if len(l.ring) < cap(l.ring) {
 		l.ring = append(l.ring, x)
@@ -161,9 +163,9 @@ func (x *life) done(j *job, out *functions.Outcome, v verdict) {
 				o.Effects = append(o.Effects, "...")
 				break
 			}
-			o.Effects = append(o.Effects, rules.Describe(&out.Effects[i]))
+			o.Effects = append(o.Effects, describe(x.ring.secrets, &out.Effects[i]))
 		}
-		o.Result = rules.Printable(string(out.Result[:min(len(out.Result), previewBytes+1)]), previewBytes)
+		o.Result = rules.Printable(glimpse(x.ring.secrets, out.Result), previewBytes)
 	})
 }
 

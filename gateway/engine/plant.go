@@ -55,7 +55,9 @@ func (p *plant) start(ctx context.Context) {
 	defer p.mu.Unlock()
 	p.ctx = ctx
 	for _, t := range p.targets {
-		p.run(t)
+		if !t.lazy || !t.idle() {
+			p.run(t)
+		}
 	}
 }
 
@@ -101,8 +103,24 @@ func (p *plant) target(name string) *target {
 	return p.targets[name]
 }
 
+// targetLeft is the target of an action that the last run left; nil if there is none any more.
+func (p *plant) targetLeft(name string) *target {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := p.targets[name]
+	if fn, _, ok := ofWebTarget(name); t == nil && ok {
+		t = p.newWebTarget(name, fn)
+	}
+	return t
+}
+
 // targetsOf are the targets that a function may write to.
-func (p *plant) targetsOf(spec *functions.Spec) (out []*target) {
+func (p *plant) targetsOf(spec *functions.Spec) []*target {
+	return append(p.written(spec), p.web(spec)...)
+}
+
+// written are those of its publishes and of the devices that it writes.
+func (p *plant) written(spec *functions.Spec) (out []*target) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	publishes := len(spec.Permissions.Publish) > 0

@@ -168,6 +168,14 @@ func (s *Set) Mask(text string) string {
 	return text
 }
 
+// Longest is the size of the longest secret that Mask finds, 0 if there is none.
+func (s *Set) Longest() int {
+	if long := s.now.Load().long; len(long) > 0 {
+		return len(long[0])
+	}
+	return 0
+}
+
 // Problems says what is wrong with which file, in order.
 func (s *Set) Problems() (list []error) {
 	wrong := s.now.Load().wrong
