@@ -338,9 +338,9 @@ func (e *Engine) invocation(j *job) *functions.Invocation {
 		Env:      dep.Env,
 		Limits:   dep.spec().Limits,
 		Perms:    dep.spec().Permissions,
+		Secrets:  e.secretsOf(&dep.spec().Permissions),
 	}
 }
-		Secrets:  e.secretsOf(&dep.spec().Permissions),
 
 // answer reads what a function asks for, under its permissions. The worker that asks runs only this job, so that j.reads
 // has one writer.
