@@ -256,8 +256,11 @@ func (r *run) text(L *lua.LState, v lua.LValue) string {
 		L.Push(f)
 		L.Push(v)
 		L.Call(1, 1)
-		s, _ := plainText(L.Get(-1))
+		s, ok := plainText(L.Get(-1))
 		L.Pop(1)
+		if !ok {
+			L.RaiseError("'__tostring' must return a string")
+		}
 		return s
 	}
 	return v.String()

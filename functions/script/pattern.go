@@ -12,7 +12,7 @@ import (
 
 const (
 	maxCaptures     = 32
-	maxPatternDepth = 200  // parts of a pattern that wait for the rest to match
+	maxPatternDepth = 1000 // parts of a pattern that wait for the rest to match
 	stepsPerCheck   = 4096 // single comparisons between two looks at the context
 	captureOpen     = -1
 	capturePosition = -2
