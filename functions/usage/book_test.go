@@ -365,6 +365,7 @@ func TestStateSize(t *testing.T) {
 	w.fold()
 	require.Zero(t, with)
 	w.run("abc", "1", 1)
+	require.EqualValues(t, 300, w.query(Query{})[0].State, "before it is folded, too")
 	w.fold()
 	require.EqualValues(t, 300, w.query(Query{})[0].State)
 	require.Equal(t, 1, with)

@@ -76,20 +76,33 @@ func (b *Book) Query(q Query) ([]Row, error) {
 				return err
 			}
 		}
+		present, _ := b.cal.hour(now, wall, ok)
+		for who, rec := range b.unfolded() {
+			if b.opt.StateSize != nil && who.function != "" {
+				rec.State = max(rec.State, b.opt.StateSize(r, who.function))
+			}
+			add(present, who, rec)
+		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	present, _ := b.cal.hour(now, wall, ok)
+	return ordered(rows), nil
+}
+
+// unfolded is a copy of what is in memory only.
+func (b *Book) unfolded() map[id]*Record {
 	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := map[id]*Record{}
 	for who, l := range b.live {
 		if l.dirty {
-			add(present, who, &l.Record)
+			r := l.Record
+			out[who] = &r
 		}
 	}
-	b.mu.Unlock()
-	return ordered(rows), nil
+	return out
 }
 
 // within is the buckets that a query is about.
