@@ -16,6 +16,8 @@ const (
 	MaxName        = 48
 	MaxTriggers    = 64
 	MaxEffects     = 1024
+	MaxReads       = 1024
+	MaxStreamBytes = 1 << 40
 	MaxEffectBytes = 128 << 10 // an outcome must fit one transaction of the smallest store
 	MaxTimers      = 100_000   // they are kept in memory, too
 	maxListed      = 256       // entries of a list of permissions, fields or env
@@ -28,7 +30,7 @@ const (
 // DefaultLimits is what a function has that says nothing.
 func DefaultLimits() Limits {
 	return Limits{
-		Timeout: time.Second, Memory: 16 << 20, Effects: 64, EffectBytes: 64 << 10, State: 4 << 20, Timers: 10_000, LogBytes: 8 << 10,
+		Timeout: time.Second, Memory: 16 << 20, Effects: 64, EffectBytes: 64 << 10, Result: 64 << 10, Reads: 256, State: 4 << 20, Timers: 10_000, LogBytes: 8 << 10,
 	}
 }
 
@@ -62,6 +64,9 @@ type limitsFile struct {
 	State       units.Size     `yaml:"state"`
 	Timers      int            `yaml:"timers"`
 	LogBytes    units.Size     `yaml:"log_bytes"`
+	Result      units.Size     `yaml:"result"`
+	Reads       int            `yaml:"reads"`
+	StreamBytes units.Size     `yaml:"stream_bytes"`
 }
 
 type retryFile struct {
@@ -102,7 +107,7 @@ func ParseSpec(file string, data []byte, folder string) (*Spec, error) {
 		Limits: limitsFile{
 			Timeout: units.Duration(limits.Timeout), Memory: units.Size(limits.Memory), Effects: limits.Effects,
 			EffectBytes: units.Size(limits.EffectBytes), State: units.Size(limits.State), Timers: limits.Timers,
-			LogBytes: units.Size(limits.LogBytes),
+			LogBytes: units.Size(limits.LogBytes), Reads: limits.Reads,
 		},
 		Retry: retryFile{Attempts: retry.Attempts, First: units.Duration(retry.First), Max: units.Duration(retry.Max)},
 	}
@@ -165,12 +170,22 @@ func (p *specParser) limits(f *limitsFile) {
 	within(p, f.State, 0, 256<<20, "limits", "state")
 	within(p, f.Timers, 0, MaxTimers, "limits", "timers")
 	within(p, f.LogBytes, 0, 64<<10, "limits", "log_bytes")
+	if f.Result == 0 {
+		f.Result = f.EffectBytes
+	}
+	within(p, f.Result, 0, MaxEffectBytes, "limits", "result")
+	within(p, f.Reads, 0, MaxReads, "limits", "reads")
+	within(p, f.StreamBytes, 0, MaxStreamBytes, "limits", "stream_bytes")
+	var rate Rate
 	if !f.Rate.IsZero() {
-		p.fail(f.Rate.Errorf("this limit is not in this version"))
+		var err error
+		rate, err = ParseRate(f.Rate.Text())
+		p.fail(f.Rate.Wrap(err))
 	}
 	p.spec.Limits = Limits{
 		Timeout: time.Duration(f.Timeout), Memory: int64(f.Memory), Concurrency: f.Concurrency, Effects: f.Effects,
 		EffectBytes: int(f.EffectBytes), State: int64(f.State), Timers: f.Timers, LogBytes: int(f.LogBytes),
+		Result: int(f.Result), Reads: f.Reads, Rate: rate, StreamBytes: int64(f.StreamBytes),
 	}
 }
 

@@ -69,7 +69,7 @@ durability: none
 	require.Equal(t, []string{"mqtt zigbee2mqtt/#", "device button", "every 15m", "state overheat/hot", "function overheat", "gateway start, online"}, lines)
 	require.Equal(t, 10, s.Triggers[5].Line)
 	require.Equal(t, Key{Kind: KeyData, Text: "data.device.serial", Path: []string{"device", "serial"}}, s.Key)
-	require.Equal(t, Limits{Timeout: 2 * time.Second, Memory: 32 << 20, Concurrency: 4, Effects: 10, EffectBytes: 1 << 10, State: 1 << 20, Timers: 20}, s.Limits)
+	require.Equal(t, Limits{Timeout: 2 * time.Second, Memory: 32 << 20, Concurrency: 4, Effects: 10, EffectBytes: 1 << 10, Result: 1 << 10, Reads: 256, State: 1 << 20, Timers: 20}, s.Limits)
 	require.Equal(t, Retry{Attempts: 5, First: time.Second, Max: time.Minute, Overtake: true}, s.Retry)
 	require.Equal(t, &Dedupe{By: []string{"id"}, Window: time.Hour}, s.Dedupe)
 	require.Equal(t, "none", s.Durability)
@@ -140,7 +140,22 @@ func TestSpecErrors(t *testing.T) {
 		ok + "limits: {memory: 1KiB}":                      `1KiB is out of range; allowed are 1MiB to 1GiB`,
 		ok + "limits: {effects: 9999}":                     `9999 is out of range; allowed are 0 to 1024`,
 		ok + "limits: {timers: 100001}":                    `100001 is out of range; allowed are 0 to 100000`,
-		ok + "limits: {rate: 1}":                           `limits.rate: this limit is not in this version`,
+		ok + "limits: {rate: fast}":                        `limits.rate: "fast" is no rate; write events a second such as 10, or 100/m, 1000/h`,
+		ok + "limits: {rate: 10/}":                         `limits.rate: "10/" is no rate`,
+		ok + "limits: {rate: 1/d}":                         `limits.rate: "1/d" is no rate`,
+		ok + "limits: {rate: -1}":                          `limits.rate: -1 is out of range; allowed are 1/h to 100000/s, or 0 for any number`,
+		ok + "limits: {rate: 1000000}":                     `limits.rate: 1000000 is out of range`,
+		ok + "limits: {rate: NaN}":                         `limits.rate: NaN is out of range`,
+		ok + "limits: {reads: 2000}":                       `limits.reads: 2000 is out of range; allowed are 0 to 1024`,
+		ok + "limits: {result: 1MiB}":                      `limits.result: 1MiB is out of range; allowed are 0 to 128KiB`,
+		ok + "limits: {stream_bytes: 2TiB}":                `limits.stream_bytes: 2TiB is out of range`,
+		ok + "limits: {concurrency: -1}":                   `limits.concurrency: -1 is out of range`,
+		ok + "limits: {effects: 2000}":                     `limits.effects: 2000 is out of range; allowed are 0 to 1024`,
+		ok + "limits: {effect_bytes: 1MiB}":                `limits.effect_bytes: 1MiB is out of range`,
+		ok + "limits: {log_bytes: 1MiB}":                   `limits.log_bytes: 1MiB is out of range`,
+		ok + "limits: {state: 1GiB}":                       `limits.state: 1GiB is out of range; allowed are 0 to 256MiB`,
+		ok + "limits: {timers: -1}":                        `limits.timers: -1 is out of range`,
+		ok + "limits: {source: 1MiB}":                      `unknown key "source"`,
 		ok + "retry: {attempts: 0}":                        `0 is out of range; allowed are 1 to 20`,
 		ok + "retry: {first: 1m}":                          `retry: 30s is out of range; allowed are 1m to 1d`,
 		ok + "dedupe: {by: id}":                            `dedupe.by: "id" is no path into the payload`,
@@ -255,4 +270,32 @@ func FuzzParseSpec(f *testing.F) {
 			spec.Needs()
 		}
 	})
+}
+
+func TestLimits(t *testing.T) {
+	const triggers = "triggers: [{every: 1m}]\n"
+	spec, err := ParseSpec("f", []byte(triggers+"limits: {timeout: 2s, memory: 32MiB, concurrency: 2, effects: 10, effect_bytes: 32KiB, result: 1KiB, reads: 8, "+
+		"state: 1MiB, timers: 5, log_bytes: 1KiB, rate: 90/m, stream_bytes: 10MiB}"), "f")
+	require.NoError(t, err)
+	require.Equal(t, Limits{Timeout: 2 * time.Second, Memory: 32 << 20, Concurrency: 2, Effects: 10, EffectBytes: 32 << 10, Result: 1 << 10, Reads: 8,
+		State: 1 << 20, Timers: 5, LogBytes: 1 << 10, Rate: 1.5, StreamBytes: 10 << 20}, spec.Limits)
+	spec, err = ParseSpec("f", []byte(triggers+"limits: {effect_bytes: 128KiB}"), "f")
+	require.NoError(t, err)
+	require.Equal(t, 128<<10, spec.Limits.Result, "a result may be all there is")
+	for text, want := range map[string]Rate{"10": 10, "0": 0, "0.5": 0.5, "10/s": 10, "1/h": leastRate, "100000": mostRate} {
+		r, err := ParseRate(text)
+		require.NoError(t, err, text)
+		require.Equal(t, want, r)
+	}
+	require.Equal(t, DefaultLimits(), Limits{State: 4 << 20, Timers: 10_000}.OrDefault())
+}
+
+func TestTooDeep(t *testing.T) {
+	for text, want := range map[string]bool{
+		"": false, "1": false, strings.Repeat("[", MaxNesting) + strings.Repeat("]", MaxNesting): false,
+		strings.Repeat(`{"a":`, MaxNesting+1): true, `"` + strings.Repeat("[", 100) + `"`: false, `"\\\"` + strings.Repeat("[", 100) + `"`: false,
+		`"\\"` + strings.Repeat("[", 100): true, strings.Repeat("[],", 100): false,
+	} {
+		require.Equal(t, want, TooDeep([]byte(text)), text)
+	}
 }

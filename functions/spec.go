@@ -76,9 +76,13 @@ type Limits struct {
 	Concurrency int           // invocations at once, 0: as many as the gateway allows
 	Effects     int           // effects of one invocation; 64
 	EffectBytes int           // of all effects and the result of one invocation; 64 KiB
+	Result      int           // bytes of the result of one invocation, as JSON; as EffectBytes
+	Reads       int           // different values that one invocation reads; 256
 	State       int64         // bytes of state of the whole function; 4 MiB
 	Timers      int           // that are set at once, of the whole function; 10,000
-	LogBytes    int           // log text of one invocation; 8 KiB
+	LogBytes    int           // log text of one invocation, with one byte for the end of each line; 8 KiB
+	Rate        Rate          // events a second; what comes faster waits; 0, the default: any number
+	StreamBytes int64         // bytes appended to streams in a day by the whole function; 0, the default: as the streams hold
 }
 
 // Retry is what happens after a fault that can pass by itself.

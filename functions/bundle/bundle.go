@@ -26,6 +26,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -34,8 +35,8 @@ import (
 
 // What a bundle may be at most.
 const (
-	MaxFile  = 64 << 10  // bytes of one file; a larger Lua source is not safe to parse
-	MaxTotal = 512 << 10 // bytes of all files
+	MaxFile  = functions.MaxSource // bytes of one file; a larger Lua source is not safe to parse
+	MaxTotal = 512 << 10           // bytes of all files
 	MaxFiles = 64
 	maxPath  = 200 // bytes of a path
 )
@@ -208,7 +209,7 @@ func checkFile(p string, data []byte) error {
 	case len(p) > maxPath:
 		return fmt.Errorf("the path is longer than %d bytes", maxPath)
 	case len(data) > MaxFile:
-		return fmt.Errorf("the file is larger than %d KiB; move a part of it to lib/", MaxFile>>10)
+		return fmt.Errorf("%s; move a part of it to lib/", functions.OverLimit("source", fmt.Sprintf("more than %d bytes", MaxFile), strconv.Itoa(MaxFile)))
 	case lua && (!utf8.Valid(data) || bytes.IndexByte(data, 0) >= 0):
 		return errors.New("the file is not text in UTF-8; write bytes as \\ddd in strings")
 	case p == "function.yaml" || p == "main.lua" || strings.HasPrefix(p, "tests/") || (strings.HasPrefix(p, "lib/") && lua):

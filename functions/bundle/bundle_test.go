@@ -77,7 +77,7 @@ func TestLoadErrors(t *testing.T) {
 		"other":    {map[string]string{"function.yaml": spec, "main.lua": "x", "data.csv": "x"}, `data.csv: does not belong to a function`},
 		"lib text": {map[string]string{"function.yaml": spec, "main.lua": "x", "lib/data.csv": "x"}, `does not belong to a function`},
 		"folder":   {map[string]string{"function.yaml": spec, "main.lua": "x", "src/a.lua": "x"}, `src does not belong to a function; modules go to lib/`},
-		"large":    {map[string]string{"function.yaml": spec, "main.lua": strings.Repeat("x", MaxFile+1)}, `main.lua: the file is larger than 64 KiB`},
+		"large":    {map[string]string{"function.yaml": spec, "main.lua": strings.Repeat("x", MaxFile+1)}, `main.lua: limits.source: more than 65536 bytes, 65536 are allowed; move a part of it to lib/`},
 		"bytes":    {map[string]string{"function.yaml": spec, "main.lua": "\x1bLua\x00"}, `main.lua: the file is not text`},
 		"yaml":     {map[string]string{"function.yaml": "trigers: 1", "main.lua": "x"}, `function.yaml:1:1: unknown key "trigers"; did you mean "triggers"?`},
 		"many":     {many, "at most 64 files and 512 KiB"},

@@ -25,7 +25,7 @@ func invocation() *functions.Invocation {
 		Params: map[string]string{"room": "cellar", "floor": "0"},
 		Now:    time.Unix(1_700_000_000, 123456789).UTC(), NowOK: true, Seed: math.MaxUint64, Gateway: "gw-01",
 		Env:    []byte(`{"on":30}`),
-		Limits: functions.Limits{Timeout: time.Second, Memory: 16 << 20, Concurrency: 1, Effects: 64, EffectBytes: 1 << 16, State: 4 << 20, LogBytes: 8 << 10},
+		Limits: functions.Limits{Timeout: time.Second, Memory: 16 << 20, Concurrency: 1, Effects: 64, EffectBytes: 1 << 16, State: 4 << 20, LogBytes: 8 << 10, Result: 1 << 15, Reads: 256},
 		Perms:  functions.Permissions{ReadDevices: []string{"cellar"}, WriteDevices: []string{"fan"}, Publish: []string{"alerts/#"}, Streams: []string{"alerts"}},
 		Hints: []functions.ReadAnswer{{Read: functions.Read{Kind: functions.ReadState, Name: "hot"}, Value: []byte("true")},
 			{Read: functions.Read{Kind: functions.ReadDevice, Name: "cellar"}, Err: "not connected"}},

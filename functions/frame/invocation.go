@@ -137,7 +137,7 @@ func DecodeRun(body []byte) (*functions.Invocation, error) {
 func putLimits(w *wire.Writer, l *functions.Limits) {
 	w.Int(int64(l.Timeout))
 	w.Int(l.Memory)
-	for _, n := range []int{l.Concurrency, l.Effects, l.EffectBytes, l.LogBytes} {
+	for _, n := range []int{l.Concurrency, l.Effects, l.EffectBytes, l.LogBytes, l.Result, l.Reads} {
 		w.Uint(uint64(max(n, 0)))
 	}
 	w.Int(l.State)
@@ -146,7 +146,7 @@ func putLimits(w *wire.Writer, l *functions.Limits) {
 func getLimits(d *decoder, l *functions.Limits) {
 	l.Timeout = time.Duration(d.Int())
 	l.Memory = d.Int()
-	for _, n := range []*int{&l.Concurrency, &l.Effects, &l.EffectBytes, &l.LogBytes} {
+	for _, n := range []*int{&l.Concurrency, &l.Effects, &l.EffectBytes, &l.LogBytes, &l.Result, &l.Reads} {
 		*n = d.number()
 	}
 	l.State = d.Int()

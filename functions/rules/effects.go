@@ -26,16 +26,24 @@ type Surroundings struct {
 // The worker checked all this before, to fault at the right line. It is checked again here because nothing that a
 // worker says is believed: a worker that was taken over could send any frame.
 func Check(spec *functions.Spec, o *functions.Outcome, s Surroundings) *functions.Fault {
-	lim := spec.Limits
+	lim := spec.Limits.OrDefault()
+	if fault := CheckReport(spec, o); fault != nil {
+		return fault
+	}
 	if len(o.Effects) > lim.Effects {
-		return BadOutput("limits.effects is %d, and it has %d effects", lim.Effects, len(o.Effects))
+		return functions.OverEffects(len(o.Effects), lim.Effects)
 	}
 	size := len(o.Result)
 	for i := range o.Effects {
 		size += len(o.Effects[i].Name) + len(o.Effects[i].Value)
 	}
-	if size > lim.EffectBytes {
-		return BadOutput("its effects and result have %d bytes in all, more than the %d of limits.effects", size, lim.EffectBytes)
+	switch {
+	case functions.TooDeep(o.Result):
+		return functions.OverNesting("the result")
+	case len(o.Result) > lim.Result:
+		return functions.OverResult(len(o.Result), lim.Result)
+	case size > lim.EffectBytes:
+		return functions.OverEffectBytes(size, lim.EffectBytes)
 	}
 	if o.Result != nil && !json.Valid(o.Result) {
 		return BadOutput("its result is not JSON")
@@ -48,8 +56,27 @@ func Check(spec *functions.Spec, o *functions.Outcome, s Surroundings) *function
 	return nil
 }
 
+// CheckReport is Check for what a failed invocation has, too: what it read and logged.
+func CheckReport(spec *functions.Spec, o *functions.Outcome) *functions.Fault {
+	lim := spec.Limits.OrDefault()
+	if len(o.Reads) > lim.Reads {
+		return functions.OverReads(len(o.Reads), lim.Reads)
+	}
+	size := 0
+	for _, l := range o.Logs {
+		size += len(l.Text) + 1
+	}
+	if size > lim.LogBytes {
+		return functions.OverLog(size, lim.LogBytes)
+	}
+	return nil
+}
+
 func checkEffect(spec *functions.Spec, x *functions.Effect, s Surroundings) *functions.Fault {
 	p := &spec.Permissions
+	if x.Kind != functions.Publish && functions.TooDeep(x.Value) { // a payload is no value of ours
+		return functions.OverNesting("a value")
+	}
 	switch x.Kind {
 	case functions.SetState, functions.SetShared:
 		if !json.Valid(x.Value) {

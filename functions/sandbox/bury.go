@@ -140,13 +140,17 @@ func (p *Pool) blame(w *proc, t *task) {
 	f := &functions.Fault{Kind: functions.FaultKilled}
 	switch w.cause {
 	case causeTimeout:
-		f.Kind = functions.FaultTimeout
-		f.Message = fmt.Sprintf("it ran for %v and its worker had to be killed", ran.Round(time.Millisecond))
+		f = functions.OverTimeout(ran, t.timeout())
+		f.Message += "; its worker had to be killed"
 	case causeMemory:
 		f.Kind = functions.FaultMemory
-		f.Message = fmt.Sprintf("its worker had to be killed: %s, at most %d MiB are allowed", w.detail, p.opts.Memory>>20)
+		f.Message = fmt.Sprintf("workers.memory: %s, %d MiB are allowed; its worker had to be killed", w.detail, p.opts.Memory>>20)
 		f.Hint = "keep less at once; a worker's limit is workers.memory in gateway.yaml"
 	case causeBreach:
+		if w.fault != nil {
+			f = w.fault
+			break
+		}
 		f.Message = "its worker broke the protocol and was killed: " + w.detail
 	case causeStop:
 		f.Message = "the gateway is stopping"

@@ -116,6 +116,8 @@ func (f *fake) run(inv *functions.Invocation) {
 		time.Sleep(d)
 	case "hang":
 		time.Sleep(time.Hour)
+	case "limit":
+		f.exceed(arg, inv.ID, o)
 	case "pid":
 		o.Result = []byte(strconv.Itoa(os.Getpid()))
 	case "die":
@@ -160,6 +162,42 @@ func (f *fake) run(inv *functions.Invocation) {
 		o.Effects = []functions.Effect{{Kind: functions.Publish, Name: "a/b", Value: inv.Event.Data}}
 	}
 	f.send(frame.AppendOutcome(nil, o))
+}
+
+// exceed makes an outcome that an honest worker would not send: each is over the limit of this name.
+func (f *fake) exceed(limit string, id uint64, o *functions.Outcome) {
+	set := functions.Effect{Kind: functions.SetState, Name: "a", Value: []byte("1")}
+	switch limit {
+	case "effects":
+		o.Effects = []functions.Effect{set, set, set, set}
+	case "effect_bytes":
+		set.Value = []byte(strconv.Quote(strings.Repeat("x", 298)))
+		o.Effects = []functions.Effect{set}
+	case "result":
+		o.Result = []byte(strconv.Quote(strings.Repeat("x", 58)))
+	case "reads":
+		for i := range 5 {
+			f.send(frame.AppendAsk(nil, id, functions.Read{Kind: functions.ReadState, Name: strconv.Itoa(i)}))
+			f.next()
+		}
+	case "reads told":
+		o.Reads = make([]functions.Read, 5)
+		for i := range o.Reads {
+			o.Reads[i] = functions.Read{Kind: functions.ReadState, Name: strconv.Itoa(i)}
+		}
+	case "log_bytes", "log_bytes of a fault", "log_bytes of a retry":
+		o.Logs = []functions.LogLine{{Level: "info", Text: strings.Repeat("x", 79)}}
+		if strings.HasSuffix(limit, "fault") {
+			o.Fault = &functions.Fault{Kind: functions.FaultError, Message: "x"}
+		} else if strings.HasSuffix(limit, "retry") {
+			o.Retry = &functions.RetryAsk{}
+		}
+	case "nesting":
+		o.Result = []byte(strings.Repeat("[", 65) + strings.Repeat("]", 65))
+	case "nesting of state":
+		set.Value = []byte(strings.Repeat("[", 65) + strings.Repeat("]", 65))
+		o.Effects = []functions.Effect{set}
+	}
 }
 
 // misbehave is what the hostile modes do when they get an invocation.

@@ -43,9 +43,10 @@ type proc struct {
 	revoked   time.Time           // since then
 	worked    bool                // it has given an outcome
 	idleSince time.Time
-	cause     cause       // why the pool killed it
-	detail    string      // more about that
-	timer     *time.Timer // fires while something runs: see tick
+	cause     cause            // why the pool killed it
+	detail    string           // more about that
+	fault     *functions.Fault // what that is for the task that ran, if it is more than killed
+	timer     *time.Timer      // fires while something runs: see tick
 	ticking   bool
 }
 
@@ -202,11 +203,8 @@ func (w *proc) settled(o *functions.Outcome) error {
 	return nil
 }
 
-// What one invocation may do to the gateway by asking: how often, and how many bytes of answers may lie unread.
-const (
-	maxAsks    = 4096
-	maxPending = 8 << 20
-)
+// maxPending is how many bytes of answers may lie unread.
+const maxPending = 8 << 20
 
 func (w *proc) asked(id uint64, r functions.Read) error {
 	p := w.pool
@@ -223,8 +221,9 @@ func (w *proc) asked(id uint64, r functions.Read) error {
 			err = fmt.Errorf("%w: while it compiles", frame.ErrBreach)
 		case t.asking:
 			err = fmt.Errorf("%w: before the last one was answered", frame.ErrBreach)
-		case t.asks > maxAsks:
-			err = fmt.Errorf("%w: more than %d reads of one invocation", frame.ErrBreach, maxAsks)
+		case t.asks > t.Inv.Limits.OrDefault().Reads: // an honest worker asks no more
+			w.fault = functions.OverReads(t.asks, t.Inv.Limits.OrDefault().Reads)
+			err = fmt.Errorf("%w: %s", frame.ErrBreach, w.fault.Message)
 		case w.out.pending() > maxPending:
 			err = fmt.Errorf("%w: the answers to earlier ones are not read", frame.ErrBreach)
 		}

@@ -91,20 +91,24 @@ func (p *Pool) requeue(tasks []*task) {
 }
 
 const (
-	defaultTimeout = time.Second     // of an invocation that comes without one
-	codeTime       = 2 * time.Second // more, if code has to be sent and compiled first
-	checkTime      = 5 * time.Second
+	codeTime  = 2 * time.Second // more, if code has to be sent and compiled first
+	checkTime = 5 * time.Second
 )
+
+// timeout is how long a task may run by itself.
+func (t *task) timeout() time.Duration {
+	if t.check != nil {
+		return checkTime
+	}
+	return t.Inv.Limits.OrDefault().Timeout
+}
 
 // allowed is how long a task may run before its worker is killed.
 func (p *Pool) allowed(t *task) time.Duration {
 	if t.check != nil {
 		return checkTime
 	}
-	limit := t.Inv.Limits.Timeout
-	if limit <= 0 {
-		limit = defaultTimeout
-	}
+	limit := t.timeout()
 	if t.code {
 		limit += codeTime
 	}

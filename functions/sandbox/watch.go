@@ -75,7 +75,7 @@ func (w *proc) tick() {
 	p.mu.Lock()
 	defer p.unlock()
 	if w.state == ready && len(w.held) > 0 && w.held[0] == t {
-		w.detail = fmt.Sprintf("it used %d MiB", rss>>20)
+		w.detail = fmt.Sprintf("%d MiB", rss>>20)
 		p.kill(w, causeMemory)
 	}
 }

@@ -296,7 +296,7 @@ func basePrint(r *run, L *lua.LState) int {
 		s := r.text(L, L.Get(i))
 		b.WriteString(s[:min(len(s), maxLogLine+1)])
 	}
-	r.log("info", b.String())
+	r.log(L, "info", b.String())
 	return 0
 }
 

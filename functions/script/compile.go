@@ -17,7 +17,7 @@ import (
 )
 
 // maxSource is the largest Lua file. The parser needs some hundred times the memory of its input at worst.
-const maxSource = 64 << 10
+const maxSource = functions.MaxSource
 
 // program is a compiled bundle. Nothing in it changes after it was made, so that runs share it.
 type program struct {
@@ -120,7 +120,7 @@ type compiledFile struct {
 // compileFile compiles one file; its error is one line that starts with file:line.
 func compileFile(file string, source []byte, used names) (out compiledFile, err error) {
 	if len(source) > maxSource {
-		return out, fmt.Errorf("%s:1: the file has %d bytes, at most %d are allowed", file, len(source), maxSource)
+		return out, functions.OverSource(file, len(source))
 	}
 	if i := bytes.IndexByte(source, 0x1b); i == 0 {
 		return out, fmt.Errorf("%s:1: compiled Lua is not accepted, only source", file)

@@ -1,6 +1,7 @@
 package script
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,14 +32,14 @@ func streamFunctions() map[string]builtin {
 
 func logFunctions() map[string]builtin {
 	level := func(name string) builtin {
-		return func(r *run, L *lua.LState) int { r.log(name, r.joined(L, 1)); return 0 }
+		return func(r *run, L *lua.LState) int { r.log(L, name, r.joined(L, 1)); return 0 }
 	}
 	return map[string]builtin{"debug": level("debug"), "info": level("info"), "warn": level("warn"), "error": level("error")}
 }
 
 // logCall is log(...) itself; its first argument is the table.
 func logCall(r *run, L *lua.LState) int {
-	r.log("info", r.joined(L, 2))
+	r.log(L, "info", r.joined(L, 2))
 	return 0
 }
 
@@ -65,22 +66,20 @@ func (r *run) joined(L *lua.LState, first int) string {
 // maxLogLine is the longest line that is kept whole.
 const maxLogLine = 2000
 
-// log keeps a line, or counts it where the limit is reached.
-func (r *run) log(level, text string) {
+// log keeps a line.
+func (r *run) log(L *lua.LState, level, text string) {
 	text = capped(text, maxLogLine)
-	if r.logBytes+len(text)+1 > orDefault(r.inv.Limits.LogBytes, defaultLog) {
-		r.logLost++
-		return
-	}
 	r.logBytes += len(text) + 1
+	if r.logBytes > r.limits.LogBytes {
+		r.over(L, "", functions.OverLog(r.logBytes, r.limits.LogBytes))
+	}
 	r.out.Logs = append(r.out.Logs, functions.LogLine{Level: level, Text: text})
 }
 
 // add appends an effect, within the limits, and returns its index.
 func (r *run) add(L *lua.LState, e functions.Effect) int {
-	if n := orDefault(r.inv.Limits.Effects, defaultEffects); len(r.out.Effects) >= n {
-		r.haltf(L, functions.FaultBadOutput, "raise limits.effects in function.yaml, or do less for each event",
-			"more than %d effects in one invocation", n)
+	if n := r.limits.Effects; len(r.out.Effects) >= n {
+		r.over(L, "", functions.OverEffects(n+1, n))
 	}
 	r.count(L, len(e.Name)+len(e.Value))
 	r.out.Effects = append(r.out.Effects, e)
@@ -97,16 +96,20 @@ func (r *run) replace(L *lua.LState, i int, e functions.Effect) {
 // count adds to the bytes of all effects.
 func (r *run) count(L *lua.LState, n int) {
 	r.effects += n
-	if limit := orDefault(r.inv.Limits.EffectBytes, defaultBytes); r.effects > limit {
-		r.haltf(L, functions.FaultBadOutput, "raise limits.effect_bytes in function.yaml, or send less for each event",
-			"the effects of one invocation have more than %s", sizeText(int64(limit)))
+	if r.effects > r.limits.EffectBytes {
+		r.over(L, "", functions.OverEffectBytes(r.effects, r.limits.EffectBytes))
 	}
 }
 
 // encode is a value as JSON for an effect; one that JSON does not have stops the script.
 func (r *run) encode(L *lua.LState, what string, v lua.LValue) []byte {
-	text, err := encodeJSON(v, orDefault(r.inv.Limits.EffectBytes, defaultBytes)-r.effects)
-	if err != nil {
+	text, err := encodeJSON(v, functions.MaxMeasured)
+	switch {
+	case errors.Is(err, errTooLong):
+		r.over(L, "", functions.OverEffectBytes(functions.MaxMeasured+1, r.limits.EffectBytes))
+	case errors.As(err, &nestingError{}):
+		r.over(L, "", functions.OverNesting("a value"))
+	case err != nil:
 		r.haltf(L, functions.FaultBadOutput, "", "%s: %s", what, err)
 	}
 	return text

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	lua "github.com/yuin/gopher-lua"
@@ -60,6 +61,15 @@ func (r *run) haltf(L *lua.LState, kind functions.FaultKind, hint, format string
 	r.halt(L, &functions.Fault{Kind: kind, Message: r.where(L) + capped(fmt.Sprintf(format, args...), maxMessage), Hint: hint})
 }
 
+// over stops the script for the breach of a limit, with the line that is running, or where, if that is given.
+func (r *run) over(L *lua.LState, where string, f *functions.Fault) {
+	if where == "" {
+		where = r.where(L)
+	}
+	f.Message = where + f.Message
+	r.halt(L, f)
+}
+
 // unwind raises the error that leaves every Lua call.
 func (r *run) unwind(L *lua.LState) { L.Error(stopped, 0) }
 
@@ -87,12 +97,9 @@ func (r *run) check(L *lua.LState) {
 // interrupted is the fault of a context that has ended.
 func (r *run) interrupted() *functions.Fault {
 	if used := r.guard.exceeded(); used > 0 {
-		return &functions.Fault{Kind: functions.FaultMemory,
-			Message: fmt.Sprintf("used %s of memory, %s are allowed", sizeText(used), sizeText(r.memory)),
-			Hint:    "raise limits.memory in function.yaml, or keep less at a time"}
+		return functions.OverMemory(used, r.memory)
 	}
-	return &functions.Fault{Kind: functions.FaultTimeout, Message: "took longer than " + r.inv.Limits.Timeout.String(),
-		Hint: "raise limits.timeout in function.yaml, or do less for each event"}
+	return functions.OverTimeout(time.Since(r.began), r.limits.Timeout)
 }
 
 // sizeText is a size as people read it.

@@ -203,7 +203,8 @@ func TestLogs(t *testing.T) {
 	inv.Limits.LogBytes = 100
 	out := runWith(t, New(Options{}), inv, body(`log.warn("a", 1, {x = 2}) log("b") print("c", nil) log.error("e") log.debug(("x"):rep(90)) log.info("f")`), noAnswers)
 	require.Equal(t, []functions.LogLine{{Level: "warn", Text: `a 1 {"x":2}`}, {Level: "info", Text: "b"}, {Level: "info", Text: "c\tnil"},
-		{Level: "error", Text: "e"}, {Level: "info", Text: "f"}, {Level: "warn", Text: "1 more log lines were dropped: an invocation may log 100 bytes"}}, out.Logs)
+		{Level: "error", Text: "e"}}, out.Logs)
+	require.Equal(t, "main.lua:2: limits.log_bytes: 113 bytes, 100 are allowed", out.Fault.Message)
 }
 
 func TestEventAndContext(t *testing.T) {
@@ -235,13 +236,13 @@ func TestLimitsOfEffects(t *testing.T) {
 	inv.Limits.Effects, inv.Limits.EffectBytes = 2, 30
 	m := New(Options{})
 	out := runWith(t, m, inv, body(`for i = 1, 3 do publish("alerts/x", i) end`), noAnswers)
-	require.Contains(t, out.Fault.Error(), "bad-output: main.lua:2: more than 2 effects in one invocation")
+	require.Contains(t, out.Fault.Error(), "bad-output: main.lua:2: limits.effects: 3 effects, 2 are allowed")
 	out = runWith(t, m, inv, body(`publish("alerts/x", ("x"):rep(100))`), noAnswers)
-	require.Contains(t, out.Fault.Error(), "bad-output: main.lua:2: the effects of one invocation have more than 30 bytes")
+	require.Contains(t, out.Fault.Error(), "bad-output: main.lua:2: limits.effect_bytes: 108 bytes, 30 are allowed")
 	out = runWith(t, m, inv, body(`for i = 1, 100 do state.set("x", i) end`), noAnswers)
 	require.Nil(t, out.Fault)
 	out = runWith(t, m, inv, body(`return ("x"):rep(29)`), noAnswers)
-	require.Contains(t, out.Fault.Error(), "bad-output: main.lua: the result")
+	require.Contains(t, out.Fault.Error(), "bad-output: main.lua: limits.result: 31 bytes, 30 are allowed")
 }
 
 func TestDeadlineWhileAsking(t *testing.T) {
@@ -254,5 +255,5 @@ func TestDeadlineWhileAsking(t *testing.T) {
 		return functions.ReadAnswer{Read: q}
 	})
 	require.Equal(t, functions.FaultTimeout, out.Fault.Kind)
-	require.Contains(t, out.Fault.Message, "main.lua:2: took longer than 5s")
+	require.Contains(t, out.Fault.Message, "main.lua:2: limits.timeout: 5s, 5s are allowed")
 }

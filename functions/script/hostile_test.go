@@ -138,7 +138,7 @@ func TestHostileOneLiners(t *testing.T) {
 		{"error with a table that holds itself", `local t = {} t.t = t error(t)`, raised},
 		{"error in __tostring", `error(setmetatable({}, {__tostring = function() error("again") end}))`, raised},
 		{"endless __tostring", `error(setmetatable({}, {__tostring = function() while true do end end}))`, append(timeout, raised...)},
-		{"endless log", `while true do log(("x"):rep(1e6)) end`, memoryOrTimeout},
+		{"endless log", `while true do log(("x"):rep(1e6)) end`, badOutput},
 		{"endless effects", `while true do publish("alerts/x", "y") end`, badOutput},
 		{"endless state", `for i = 1, 1e9 do state.set("k", ("x"):rep(1000)) end`, timeout},
 		{"endless reads", `for i = 1, 1e9 do state.get("k" .. i) end`, badOutput},

@@ -78,11 +78,11 @@ func TestHTTPCallsThatAreNone(t *testing.T) {
 		`http.get(U, {headers = {Host = "x"}})`:         `header "Host" is the gateway's own`,
 		`http.get(U, {headers = {a = "x\r\nHost: y"}})`: `has a line break`,
 		`http.post(U, print)`:                           `http: the value is a function, which JSON does not have`,
-		`http.post(U, ("x"):rep(70000))`:                `the effects of one invocation have more than 64.0 KiB`,
+		`http.post(U, ("x"):rep(70000))`:                `limits.effect_bytes: 70082 bytes, 65536 are allowed`,
 		`http.request("BREW", U)`:                       `"BREW" is no method`,
 		`secret.get("other")`:                           `denied: main.lua:2: may not have the secret 'other'`,
 		`secret.get("gone")`:                            `error: main.lua:2: the gateway has no secret 'gone'`,
-		`for i = 1, 100 do http.get(U) end`:             `more than 64 effects`,
+		`for i = 1, 100 do http.get(U) end`:             `limits.effects: 65 effects, 64 are allowed`,
 	} {
 		out := runWith(t, m, outside(), `local U = "https://api.example.com/v1/" `+body(code), noAnswers)
 		require.NotNil(t, out.Fault, code)

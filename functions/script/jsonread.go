@@ -8,10 +8,12 @@ import (
 	"unicode/utf8"
 
 	lua "github.com/yuin/gopher-lua"
+
+	"github.com/perigee-iot/perigee/functions"
 )
 
 // maxJSONDepth bounds nesting in both directions.
-const maxJSONDepth = 64
+const maxJSONDepth = functions.MaxNesting
 
 // jsonReader turns JSON into Lua values without anything in between. Null is nil, an object is a table, and an array is a
 // table with its length in n, which nils in it cannot shorten; it bears the mark by which the encoder knows it again.

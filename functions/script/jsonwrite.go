@@ -1,6 +1,7 @@
 package script
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -40,9 +41,14 @@ func (w *jsonWriter) errorf(format string, args ...any) error {
 	return fmt.Errorf("%s %s", capped(string(w.path), 200), text)
 }
 
+var errTooLong = errors.New("the value as JSON has more than the")
+
 func (w *jsonWriter) tooLong() error {
-	return fmt.Errorf("the value as JSON has more than the %s that are left", sizeText(int64(max(w.limit, 0))))
+	return fmt.Errorf("%w %s that are left", errTooLong, sizeText(int64(max(w.limit, 0))))
 }
+
+// nestingError is the error of a value that is nested too deep.
+type nestingError struct{ error }
 
 func (w *jsonWriter) value(v lua.LValue) error {
 	if len(w.out) > w.limit {
@@ -133,7 +139,7 @@ func (w *jsonWriter) table(t *lua.LTable) error {
 	w.depth++
 	defer func() { w.depth-- }()
 	if w.depth > maxJSONDepth {
-		return w.errorf("is nested more than %d levels deep, or holds itself", maxJSONDepth)
+		return nestingError{w.errorf("is nested more than %d levels deep, or holds itself", maxJSONDepth)}
 	}
 	n, list, err := w.shape(t)
 	if err != nil {

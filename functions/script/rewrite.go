@@ -5,6 +5,8 @@ import (
 	"strconv"
 
 	"github.com/yuin/gopher-lua/ast"
+
+	"github.com/perigee-iot/perigee/functions"
 )
 
 // maxNesting bounds the depth of a syntax tree. The compiler recurses over it, and Go ends the whole process when a stack
@@ -49,7 +51,8 @@ func rewrite(file string, chunk []ast.Stmt, used names) (err error) {
 			if !ok {
 				panic(v)
 			}
-			err = fmt.Errorf("%s:%d: nested more than %d levels deep", file, deep.line, maxNesting)
+			err = fmt.Errorf("%s:%d: %s", file, deep.line,
+				functions.OverLimit("source", fmt.Sprintf("nested more than %d levels deep", maxNesting), strconv.Itoa(maxNesting)))
 		}
 	}()
 	w := &rewriter{file: file, names: used, yields: map[string]bool{"yield": true}}

@@ -2,6 +2,7 @@ package script
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"syscall"
@@ -19,25 +20,20 @@ const (
 	registryStart    = 1024      // values
 	registryStep     = 8192      // smaller steps make growth quadratic
 	registryMax      = 256 << 10 // values: 4 MiB on 64 bits
-	maxReads         = 256       // values that an invocation may ask the gateway for
-	defaultTimeout   = time.Second
-	defaultMemory    = 16 << 20
-	defaultEffects   = 64
-	defaultBytes     = 64 << 10
-	defaultLog       = 8 << 10
-	hardStringLimit  = 16 << 20 // bytes of the longest string that a built-in function makes
+	hardStringLimit  = 16 << 20  // bytes of the longest string that a built-in function makes
 	smallestMemory   = 1 << 20
 	maxTimerDuration = 10 * 365 * 24 * time.Hour
 )
 
 // run is one invocation: what a script can reach, and what it has done so far.
 type run struct {
-	m    *Machine
-	inv  *functions.Invocation
-	prog *program
-	ask  func(functions.Read) functions.ReadAnswer
-	ctx  context.Context
-	L    *lua.LState // the main coroutine
+	m      *Machine
+	inv    *functions.Invocation
+	limits functions.Limits
+	prog   *program
+	ask    func(functions.Read) functions.ReadAnswer
+	ctx    context.Context
+	L      *lua.LState // the main coroutine
 
 	began       time.Time
 	memory      int64 // the limit in force
@@ -55,7 +51,6 @@ type run struct {
 	out       functions.Outcome
 	effects   int // of effects, their bytes
 	logBytes  int
-	logLost   int
 	states    [2]overlay // of the key, and shared
 	timers    map[string]int
 	answers   map[functions.Read]functions.ReadAnswer
@@ -70,21 +65,10 @@ type run struct {
 
 func newRun(m *Machine, inv *functions.Invocation, ask func(functions.Read) functions.ReadAnswer) *run {
 	r := &run{m: m, inv: inv, ask: ask, began: time.Now()}
-	r.memory = inv.Limits.Memory
-	if r.memory <= 0 {
-		r.memory = defaultMemory
-	}
-	r.memory = max(min(r.memory, m.opts.MaxMemory), smallestMemory)
+	r.limits = inv.Limits.OrDefault()
+	r.memory = max(min(r.limits.Memory, m.opts.MaxMemory), smallestMemory)
 	r.out.ID = inv.ID
 	return r
-}
-
-// orDefault is a limit, or what it is if it was not given.
-func orDefault(n, or int) int {
-	if n <= 0 {
-		return or
-	}
-	return n
 }
 
 // do runs the program and makes the outcome.
@@ -115,10 +99,6 @@ func (r *run) finish(fault *functions.Fault) {
 	r.out.Fault = fault
 	if fault != nil || r.out.Retry != nil {
 		r.out.Effects, r.out.Result = nil, nil
-	}
-	if r.logLost > 0 {
-		r.out.Logs = append(r.out.Logs, functions.LogLine{Level: "warn",
-			Text: fmt.Sprintf("%d more log lines were dropped: an invocation may log %s", r.logLost, sizeText(int64(orDefault(r.inv.Limits.LogBytes, defaultLog))))})
 	}
 }
 
@@ -187,9 +167,17 @@ func (r *run) setResult(L *lua.LState, v lua.LValue) {
 	if v == lua.LNil {
 		return
 	}
-	limit := orDefault(r.inv.Limits.EffectBytes, defaultBytes)
-	text, err := encodeJSON(v, limit-r.effects)
-	if err != nil {
+	text, err := encodeJSON(v, functions.MaxMeasured)
+	switch size := len(text) + r.effects; {
+	case errors.Is(err, errTooLong):
+		r.over(L, "main.lua: ", functions.OverResult(functions.MaxMeasured+1, r.limits.Result))
+	case errors.As(err, &nestingError{}):
+		r.over(L, "main.lua: ", functions.OverNesting("the result"))
+	case err == nil && len(text) > r.limits.Result:
+		r.over(L, "main.lua: ", functions.OverResult(len(text), r.limits.Result))
+	case err == nil && size > r.limits.EffectBytes:
+		r.over(L, "main.lua: ", functions.OverEffectBytes(size, r.limits.EffectBytes))
+	case err != nil:
 		r.halt(L, &functions.Fault{Kind: functions.FaultBadOutput, Message: "main.lua: the result: " + err.Error(),
 			Hint: "a function returns what JSON can hold: tables, strings, numbers, booleans or nil", Traceback: []string{}})
 	}

@@ -59,8 +59,8 @@ func (r *run) read(L *lua.LState, q functions.Read) functions.ReadAnswer {
 	if a, ok := r.answers[q]; ok {
 		return a
 	}
-	if len(r.answers) >= maxReads {
-		r.haltf(L, functions.FaultBadOutput, "keep what belongs together in one table under one name", "more than %d different reads in one invocation", maxReads)
+	if n := r.limits.Reads; len(r.answers) >= n {
+		r.over(L, "", functions.OverReads(n+1, n))
 	}
 	a, hinted := functions.ReadAnswer{}, false
 	for _, h := range r.inv.Hints {

@@ -24,7 +24,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
 
+	"github.com/perigee-iot/perigee/functions"
 	"github.com/perigee-iot/perigee/internal/store"
 )
 
@@ -243,6 +245,6 @@ type QuotaError struct {
 
 // Error names the limit and what to do.
 func (e *QuotaError) Error() string {
-	return fmt.Sprintf("the state of function %s would take %d bytes and limits.state is %d: delete some, or raise limits.state in function.yaml",
-		e.Function, e.Need, e.Limit)
+	return functions.OverLimit("state", fmt.Sprintf("%d bytes", e.Need), strconv.FormatInt(e.Limit, 10)) +
+		": delete some, or raise limits.state in function.yaml"
 }

@@ -194,7 +194,7 @@ func TestQuota(t *testing.T) {
 	require.ErrorAs(t, err, &quota)
 	require.Equal(t, int64(1000), quota.Limit)
 	require.Greater(t, quota.Need, int64(1000))
-	require.ErrorContains(t, err, "limits.state is 1000")
+	require.ErrorContains(t, err, "1000 are allowed")
 	require.Equal(t, "-", value(t, s, ref, "b"))
 
 	// Shared state and other keys count too; other functions do not.

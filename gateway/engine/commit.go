@@ -90,6 +90,8 @@ func (e *Engine) settle(j *job, o *functions.Outcome, v verdict) {
 func (e *Engine) judge(j *job, o *functions.Outcome) verdict {
 	if o.Fault == nil && o.Retry == nil {
 		o.Fault = e.check(j.dep.spec(), o)
+	} else if over := rules.CheckReport(j.dep.spec(), o); over != nil {
+		o.Fault, o.Retry, o.Reads, o.Logs = over, nil, nil, nil
 	}
 	e.hide(o)
 	retry, attempt := j.dep.spec().Retry, int(j.attempt.Load())
@@ -283,6 +285,9 @@ func (e *Engine) apply(tx store.Tx, j *job, o *functions.Outcome, children []*ch
 	if err := timers.check(tx); err != nil {
 		return nil, err
 	}
+	if err := e.streamed(tx, j, o); err != nil {
+		return nil, err
+	}
 	if err := f.seen.put(tx, j); err != nil {
 		return nil, err
 	}
@@ -296,7 +301,10 @@ func (e *Engine) apply(tx store.Tx, j *job, o *functions.Outcome, children []*ch
 
 // uncommitted deals with an update that was refused.
 func (e *Engine) uncommitted(j *job, err error) {
+	var fault *functions.Fault
 	switch {
+	case errors.As(err, &fault):
+		e.finishFault(j, fault)
 	case errors.Is(err, errConflict):
 		j.conflict++
 		j.attempt.Add(-1)

@@ -92,6 +92,7 @@ type function struct {
 	stats       stats
 	timers      map[timerID]*entry
 	kills       kills
+	bucket      bucket
 	timersSet   atomic.Int64 // that the store has, with those that are not durable yet; changes with the update that sets one
 }
 
@@ -264,6 +265,11 @@ func (e *Engine) nextOf(f *function) *job {
 		l.queued = false
 		if !e.mayRun(l) {
 			continue // since it was listed, an outcome before its first job was lost, or an earlier job came back
+		}
+		if e.limited(f) {
+			l.queued = true
+			f.ready = append(f.ready, l)
+			return nil
 		}
 		j := l.queue[0]
 		l.queue[0] = nil

@@ -156,7 +156,7 @@ func (e *Engine) Remove(ctx context.Context, name string) error {
 	}
 	e.logs.forget(name)
 	e.plant.forgetWeb(name)
-	return errors.Join(e.dropTimers(ctx, name), e.subscribe(ctx))
+	return errors.Join(e.dropTimers(ctx, name), e.forgetStreamed(name), e.subscribe(ctx))
 }
 
 // orphanTries is how often the dead letters of a removed function are written, at most, before Remove returns.

@@ -59,8 +59,7 @@ func (c *timerChanges) put(e *Engine, tx store.Tx, j *job, x *functions.Effect) 
 // check refuses more timers than the function may have. One that has too many, since the limit was lowered, may still set those anew.
 func (c *timerChanges) check(tx store.Tx) error {
 	if sum := c.f.timersSet.Load() + c.n; c.n > 0 && sum > int64(c.limit) {
-		return fmt.Errorf("function %s would have %d timers and limits.timers is %d: cancel some, or raise limits.timers in function.yaml",
-			c.f.Name, sum, c.limit)
+		return functions.OverTimers(int(sum), c.limit)
 	}
 	c.f.countTimers(tx, c.n)
 	return nil

@@ -71,7 +71,7 @@ func TestAFunctionHasAsManyTimersAsItsLimitSays(t *testing.T) {
 		require.Len(t, dead, map[bool]int{true: 1}[c.refused], "%d", i)
 		for _, d := range dead {
 			require.Equal(t, functions.FaultBadOutput, d.Fault.Kind)
-			require.Regexp(t, `function setter would have \d timers and limits.timers is 3: cancel some, or raise limits.timers in function.yaml`, d.Fault.Message)
+			require.Regexp(t, `limits.timers: \d timers, 3 are allowed`, d.Fault.Message)
 			require.NoError(t, r.e.Drop(d.ID))
 		}
 	}

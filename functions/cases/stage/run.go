@@ -140,7 +140,7 @@ func (p *play) commit(j *job, o *functions.Outcome) ([]child, error) {
 			}
 		}
 		if limit := p.spec.Limits.Timers; limit > 0 && set > limit && set > len(p.timers) {
-			return fmt.Errorf("function %s would have %d timers and limits.timers is %d: cancel some, or raise limits.timers in function.yaml", p.spec.Name, set, limit)
+			return functions.OverTimers(set, limit)
 		}
 		return nil
 	})

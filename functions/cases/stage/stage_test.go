@@ -238,8 +238,8 @@ func TestStageFails(t *testing.T) {
 	tests := []struct{ name, lua, file, want string }{
 		{"denied", `return function() publish("perigee/x", 1) end`, "mqtt: in", "denied: main.lua:1: may not publish to 'perigee/x'"},
 		{"timeout", `return function() while true do end end`, "mqtt: in", "fault on mqtt in\n    timeout:"},
-		{"state quota", `return function() state.set("a", ("x"):rep(200)) end`, "mqtt: in", "bad-output: the state of function fn would take"},
-		{"timers", `return function() timer.set("a", 1) timer.set("b", 1) end`, "mqtt: in", "limits.timers is 1"},
+		{"state quota", `return function() state.set("a", ("x"):rep(200)) end`, "mqtt: in", "bad-output: limits.state: 215 bytes, 100 are allowed"},
+		{"timers", `return function() timer.set("a", 1) timer.set("b", 1) end`, "mqtt: in", "limits.timers: 2 timers, 1 are allowed"},
 		{"no timer", `return function() timer.set("a", 1) end`, "timer: b", "the timer b is not set, nor is any other"},
 		{"another timer", `return function() timer.set("a", 1) end`, "mqtt: in\n    - timer: b", `the timer b is not set; there are: a of key ""`},
 		{"for ever", `return function() timer.set("a", 0.001) end`, "mqtt: in\n    - after: 1d", "more than 10,000 invocations in one step"},
