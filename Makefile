@@ -60,6 +60,7 @@ cross: ## dist/perigee-linux-ARCH for every board, none above 20 MiB
 	done
 
 bench: build ## speed, memory and bytes written, beside a bare client in the same run
+	$(GO) test -run '^$$' -bench 'Cost|Bare|SmallFunction' ./gateway/engine ./functions/script
 	$(GO) run ./build/bench -perigee dist/perigee $(BENCHFLAGS)
 
 chaos: ## kill it, again and again, and count
