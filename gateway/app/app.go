@@ -26,6 +26,7 @@ import (
 	"github.com/perigee-iot/perigee/gateway/api"
 	"github.com/perigee-iot/perigee/gateway/config"
 	"github.com/perigee-iot/perigee/gateway/engine"
+	"github.com/perigee-iot/perigee/gateway/secrets"
 	"github.com/perigee-iot/perigee/internal/store"
 	"github.com/perigee-iot/perigee/sync/outbox"
 )
@@ -54,6 +55,7 @@ type App struct {
 	engine   *engine.Engine
 	pool     *sandbox.Pool
 	schedule *schedule.Schedule
+	secrets  *secrets.Set
 	links    *links
 
 	deploying sync.Mutex // one change of the functions or the configuration at a time
@@ -106,7 +108,10 @@ func (a *App) build(cfg *config.Config) error {
 	if a.devices, err = newDevices(cfg, a.log); err != nil {
 		return err
 	}
+	a.secrets = secrets.Open(secretFiles(cfg), os.Getenv("CREDENTIALS_DIRECTORY"))
+	a.noteSecrets()
 	a.engine, err = engine.New(engine.Options{
+		Secrets:     a.secrets,
 		Gateway:     cfg.ID,
 		Store:       a.st,
 		Clock:       clock,

@@ -176,6 +176,11 @@ func (a *App) lacks(spec *functions.Spec) string {
 			missing = append(missing, fmt.Sprintf("device %q to be writable", name))
 		}
 	}
+	for _, name := range need.Secrets {
+		if _, err := a.secrets.Get(name); err != nil {
+			missing = append(missing, fmt.Sprintf("secret %q", name))
+		}
+	}
 	if len(missing) == 0 {
 		return ""
 	}

@@ -30,6 +30,8 @@ func (a *App) Reload(ctx context.Context) (*api.ReloadResult, error) {
 			return nil, err
 		}
 	}
+	a.secrets.Load(secretFiles(a.config())) // the files may have changed where the configuration has not
+	a.noteSecrets()
 	done, err := a.syncDir(ctx)
 	res.Changed, res.Problems = append(res.Changed, done.changed...), done.problems
 	if err != nil {
@@ -61,10 +63,29 @@ func (a *App) takeOver(ctx context.Context, next *config.Config, res *api.Reload
 	// What needs a restart stays as it is, in the configuration in force too.
 	merged := *a.config()
 	merged.Functions, merged.Devices, merged.Streams, merged.Settings = next.Functions, next.Devices, next.Streams, next.Settings
+	merged.Secrets = next.Secrets
 	merged.Log.Level = next.Log.Level
 	a.cfg.Store(&merged)
 	res.Changed = append(append(res.Changed, live...), changed...)
 	return nil
+}
+
+// secretFiles are the files of the secrets by their names.
+func secretFiles(cfg *config.Config) map[string]string {
+	files := map[string]string{}
+	for name, s := range cfg.Secrets {
+		files[name] = s.File
+	}
+	return files
+}
+
+// noteSecrets keeps what is wrong with the files of secrets where status shows it.
+func (a *App) noteSecrets() {
+	a.problems.clear("secret ")
+	for i, err := range a.secrets.Problems() {
+		a.problems.set(fmt.Sprintf("secret %d", i), err)
+		a.log.Warn("a secret cannot be read", "error", err)
+	}
 }
 
 func firstUplink(cfg *config.Config) string {

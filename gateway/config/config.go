@@ -30,6 +30,7 @@ type Config struct {
 	Workers   Workers                   `yaml:"workers" json:"workers"`
 	Functions Functions                 `yaml:"functions" json:"functions"`
 	Settings  map[string]map[string]any `yaml:"settings" json:"settings"` // function → name → bool, float64 or string
+	Secrets   map[string]Secret         `yaml:"secrets" json:"secrets"`
 	Devices   map[string]Device         `yaml:"devices" json:"devices"`
 	Uplinks   Uplinks                   `yaml:"uplinks" json:"uplinks"`
 	Streams   map[string]Stream         `yaml:"streams" json:"streams"`
@@ -92,6 +93,20 @@ type Workers struct {
 // Functions is where functions are found.
 type Functions struct {
 	Dir string `yaml:"dir" json:"dir"` // each folder in it is one
+}
+
+// Secret is where a value stands that only functions may know. It is not an error that the file is absent: what needs it waits until it is there.
+type Secret struct {
+	File string `yaml:"file" json:"file"`
+}
+
+// UnmarshalNode reads {file: …}. An error does not repeat what stands there instead: it may be the secret.
+func (s *Secret) UnmarshalNode(n yamlfile.Node) error {
+	type plain Secret // without this method
+	if n.Kind() != yamlfile.Map && n.Kind() != yamlfile.Null {
+		return n.Errorf("must name the file that it stands in, like {file: token.txt}")
+	}
+	return n.Decode((*plain)(s))
 }
 
 // Device is one device: its kind, and what its driver reads.
@@ -256,6 +271,7 @@ func Default() *Config {
 		},
 		Functions: Functions{Dir: "functions"},
 		Settings:  map[string]map[string]any{},
+		Secrets:   map[string]Secret{},
 		Devices:   map[string]Device{},
 		Streams:   map[string]Stream{},
 		Log:       Log{Level: "info", Format: "auto"},

@@ -56,7 +56,7 @@ func TestBad(t *testing.T) {
 			require.Equal(t, strings.Join(want, "\n"), err.Error())
 			for _, line := range want {
 				require.Regexp(t, regexp.MustCompile(`^`+regexp.QuoteMeta(f)+`:[0-9]+:[0-9]+: `), line)
-				require.NotContains(t, line, "secret")
+				require.NotContains(t, line, "hunter2")
 			}
 		})
 	}
@@ -88,6 +88,7 @@ func TestFull(t *testing.T) {
 	require.True(t, c.Broker.Embedded())
 	require.Equal(t, Store{"crash", 0, "small", 128 << 20}, c.Store)
 	require.Equal(t, map[string]any{"on": 28.0, "name": "cellar", "armed": true, "factor": 1.5}, c.Settings["overheat"])
+	require.Equal(t, map[string]Secret{"token": {pw}, "key": {"/etc/perigee/key"}}, c.Secrets)
 	require.Equal(t, "sim", c.Devices["cellar"].Kind)
 	var sim struct {
 		Wave  string         `yaml:"wave"`
@@ -96,7 +97,7 @@ func TestFull(t *testing.T) {
 	}
 	require.NoError(t, c.Devices["cellar"].Node.Decode(&sim))
 	require.Equal(t, 250*time.Millisecond, time.Duration(sim.Every))
-	require.ErrorContains(t, c.Devices["meter"].Node.Decode(&sim), "full.yaml:13:18: devices.meter.mqtt: unknown key")
+	require.ErrorContains(t, c.Devices["meter"].Node.Decode(&sim), "full.yaml:14:18: devices.meter.mqtt: unknown key")
 	require.Equal(t, []string{"z", "a"}, []string{c.Uplinks[0].Name, c.Uplinks[1].Name}, "the file's order")
 	require.Equal(t, TLS{pw, pw, pw}, c.Uplinks[0].MQTT.TLS)
 
@@ -129,7 +130,7 @@ func TestSampleIsTheDefault(t *testing.T) {
 	data, err := os.ReadFile(sample)
 	require.NoError(t, err)
 	full := regexp.MustCompile(`(?m)^( *)#((?:  )*[^ #\n])`).ReplaceAll(data, []byte("$1$2"))
-	full = regexp.MustCompile(`(?m)^( *)(devices|uplinks|streams|settings): \{\}`).ReplaceAll(full, []byte("$1$2:"))
+	full = regexp.MustCompile(`(?m)^( *)(devices|uplinks|streams|settings|secrets): \{\}`).ReplaceAll(full, []byte("$1$2:"))
 	dir := t.TempDir()
 	for _, name := range []string{"shelly.pw", "broker.pw", "cloud.pw", "ca.pem", "gw.pem", "gw.key"} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))

@@ -81,7 +81,7 @@ func Diff(old, next *Config) (live, restart []string) {
 func isLive(key string) bool {
 	section, _, _ := strings.Cut(key, ".")
 	switch section {
-	case "functions", "devices", "streams", "settings":
+	case "functions", "devices", "streams", "settings", "secrets":
 		return true
 	}
 	return key == "log.level"

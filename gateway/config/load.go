@@ -186,6 +186,10 @@ func (c *Config) resolve() {
 		abs(&u.PasswordFile)
 		c.Broker.Users[name] = u
 	}
+	for name, s := range c.Secrets {
+		abs(&s.File)
+		c.Secrets[name] = s
+	}
 	for i := range c.Uplinks {
 		abs(&c.Uplinks[i].MQTT.PasswordFile)
 		tls(&c.Uplinks[i].MQTT.TLS)

@@ -52,6 +52,12 @@ func (c *Config) Validate(kinds []string) error {
 	for _, fn := range sorted(c.Settings) {
 		k.at(checkName("a function's name", fn), "settings", fn)
 	}
+	for _, name := range sorted(c.Secrets) {
+		k.at(checkName("a secret's name", name), "secrets", name)
+		if c.Secrets[name].File == "" {
+			k.at(errors.New("needs a file, like {file: token.txt}"), "secrets", name)
+		}
+	}
 	k.at(oneOf(c.Log.Level, "debug", "info", "warn", "error"), "log", "level")
 	k.at(oneOf(c.Log.Format, "auto", "text", "json"), "log", "format")
 	return errors.Join(k.errs...)
