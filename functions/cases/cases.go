@@ -93,6 +93,7 @@ type Cause struct {
 	Key      *string           // timer, changed, invoke: of which key
 	Params   map[string]string // invoke
 	ID       string            // of the event; empty: made up
+	Time     time.Time         // of the event; zero: when it happens
 }
 
 // Step is one thing that happens, and what is to be so then.

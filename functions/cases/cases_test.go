@@ -1,13 +1,17 @@
 package cases
 
 import (
+	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/perigee-iot/perigee/functions"
 	"github.com/perigee-iot/perigee/functions/rules"
+	"github.com/perigee-iot/perigee/internal/event"
 )
 
 const overheat = `
@@ -203,4 +207,74 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestARecordIsWrittenAsPeopleWould(t *testing.T) {
+	s := spec(t, overheat)
+	at := time.Date(2026, 3, 1, 12, 0, 3, 250e6, time.UTC)
+	r := &Record{
+		Bundle: &functions.Bundle{Spec: s, Digest: strings.Repeat("ab", 32)},
+		Inv: &functions.Invocation{Function: "overheat", Key: "cellar", Now: at, NowOK: true, Seed: 1<<64 - 1, Gateway: "gw-01", Attempt: 2, Env: []byte(`{"on":28}`),
+			Event: &event.Event{ID: "01J9:7", Type: event.Message, Source: "mqtt", Subject: "zigbee2mqtt/cellar", Topic: "zigbee2mqtt/cellar", Time: at,
+				Data: []byte(`{"temperature": 31.5, "text": "a: b"}`), Retained: true}},
+		Reads: []functions.ReadAnswer{{Read: functions.Read{Kind: functions.ReadState, Name: "n"}, Value: []byte("3")}, {Read: functions.Read{Kind: functions.ReadState, Name: "gone"}},
+			{Read: functions.Read{Kind: functions.ReadStateKeys}, Value: []byte(`["m","n"]`)}, {Read: functions.Read{Kind: functions.ReadDevice, Name: "fan"}, Value: []byte(`{"state":true}`)}},
+		Outcome: &functions.Outcome{Result: []byte(`{"hot":true}`), Effects: []functions.Effect{
+			{Kind: functions.SetState, Name: "n", Value: []byte("4")}, {Kind: functions.DeleteState, Name: "m"}, {Kind: functions.SetTimer, Name: "t", For: time.Minute},
+			{Kind: functions.WriteDevice, Name: "fan", Value: []byte("true"), For: 10 * time.Second},
+			{Kind: functions.Publish, Name: "alerts/hot", Value: []byte("it is\nhot"), QoS: 1, Retain: true, WithID: true},
+		}},
+		Verdict: rules.Verdict{What: "committed"},
+	}
+	text, err := r.File()
+	require.NoError(t, err)
+	require.Equal(t, `# Event 01J9:7, as gateway gw-01 saw it; revision abababababab of function overheat ran on it.
+- name: "message zigbee2mqtt/cellar of 2026-03-01 12:00:03"
+  given:
+    now: 2026-03-01T12:00:03.250Z
+    gateway: gw-01
+    seed: 18446744073709551615
+    attempt: 1
+    env: {"on": 28}
+    key: cellar
+    state:
+      m: null
+      "n": 3
+    devices:
+      fan: {state: true}
+  steps:
+    - mqtt: zigbee2mqtt/cellar
+      retained: true
+      id: "01J9:7"
+      time: 2026-03-01T12:00:03.250Z
+      data: {temperature: 31.5, text: "a: b"}
+      expect:
+        - {device: fan, write: true, for: 10s}
+        - {publish: alerts/hot, text: "it is\nhot", qos: 1, retain: true, id: true}
+      result: {hot: true}
+      state:
+        "n": 4
+        m: null
+`, string(text))
+}
+
+// Whatever a payload is, a case brings it again.
+func TestPayloadsSurvive(t *testing.T) {
+	s := spec(t, overheat)
+	for _, payload := range []string{"", "x", "{}", `{"a":{"b":[1,2.5,-0.1,1e300,true,null,"x: y","on"]}}`, `{"yes":1,"n":2,"~":3,"":4}`, "12345678901234567890", "0.1000", "1E5", "null", `"a"`,
+		"two\nlines", "\xff\x00\x01", "tab\there", `{"a":1,"a":2}`, `"é\u0000\u2028😀"`, " {\"a\" : 1} ", "# no comment", "- a\n- b", "{{", "\x7f", "\r\n", `["{x}", "a #b", "'", "\\"]`} {
+		r := &Record{Bundle: &functions.Bundle{Spec: s}, Inv: &functions.Invocation{Gateway: "gw", Env: []byte(`{"on":30}`), Now: time.Unix(0, 0),
+			Event: &event.Event{ID: "i", Type: event.Message, Topic: "zigbee2mqtt/a", Time: time.Unix(0, 0), Data: []byte(payload)}}, Outcome: &functions.Outcome{}, Verdict: rules.Verdict{What: "committed"}}
+		text, err := r.File()
+		require.NoError(t, err, payload)
+		list, err := Parse("t.yaml", text, s)
+		require.NoError(t, err, string(text))
+		got := list[0].Steps[0].Cause.Data
+		if json.Valid([]byte(payload)) && string(got) != payload {
+			var tight bytes.Buffer
+			require.NoError(t, json.Compact(&tight, []byte(payload)))
+			payload = tight.String()
+		}
+		require.Equal(t, payload, string(got), string(text))
+	}
 }

@@ -1,6 +1,8 @@
 package cases
 
 import (
+	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"strconv"
 
@@ -49,3 +51,15 @@ func appendScalar(b []byte, v any) []byte {
 	}
 	return append(b, text...)
 }
+
+// sameJSON says that the field x of a YAML map is that JSON, byte for byte.
+func sameJSON(tight []byte, text string) bool {
+	root, err := yamlfile.Parse("", []byte(text))
+	if err != nil {
+		return false
+	}
+	n, ok := root.Child("x")
+	return ok && bytes.Equal(toJSON(n), tight)
+}
+
+func base64Text(b []byte) string { return base64.StdEncoding.EncodeToString(b) }

@@ -219,6 +219,9 @@ type payloadFile struct {
 	Retained *bool         `yaml:"retained"`
 	Key      *string       `yaml:"key"`
 	ID       string        `yaml:"id"`
+	Time     yamlfile.Node `yaml:"time"`
+
+	Params map[string]string `yaml:"params"`
 }
 
 func (f *payloadFile) payload(n yamlfile.Node) ([]byte, error) {

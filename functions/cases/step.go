@@ -76,10 +76,9 @@ func (s *Step) describe() string {
 
 // causeFile is the long form of a cause.
 type causeFile struct {
-	Topic   string            `yaml:"topic"`
-	Name    string            `yaml:"name"`
-	Payload payloadFile       `yaml:",inline"`
-	Params  map[string]string `yaml:"params"`
+	Topic   string      `yaml:"topic"`
+	Name    string      `yaml:"name"`
+	Payload payloadFile `yaml:",inline"`
 }
 
 func (p *parser) cause(n yamlfile.Node, f *stepFile) *Cause {
@@ -128,15 +127,16 @@ func (p *parser) long(step, n yamlfile.Node, kind Kind, f *stepFile) *Cause {
 		p.fail(n.Errorf("write %s: NAME, or a map", kind))
 		return nil
 	}
-	c.Name, c.Key, c.ID, c.Params = l.Name, l.Payload.Key, l.Payload.ID, l.Params
+	c.Name, c.Key, c.ID, c.Params = l.Name, l.Payload.Key, l.Payload.ID, l.Payload.Params
+	c.Time = p.time(l.Payload.Time, c.Time)
 	switch {
 	case l.Topic != "" && kind != MQTT && kind != Invoke:
 		p.fail(n.At("topic").Errorf("only mqtt has a topic; write name"))
 	case l.Topic != "":
 		c.Name = l.Topic
 	}
-	if l.Params != nil && kind != Invoke {
-		p.fail(n.At("params").Errorf("params follow from the topic; only invoke has them"))
+	if l.Payload.Params != nil && kind != Invoke {
+		p.fail(at.At("params").Errorf("params follow from the topic; only invoke has them"))
 	}
 	c.Retained = l.Payload.Retained != nil && *l.Payload.Retained
 	if c.Retained && kind != MQTT {

@@ -121,6 +121,7 @@ func everyMethod() []asked {
 		{"Events", collectLives(api.EventQuery{Topic: "zigbee2mqtt/#", Limit: 1})},
 		{"Events", collectLives(api.EventQuery{Function: "overheat"})},
 		{"Event", func(ctx context.Context, gw api.Gateway) (any, error) { return gw.Event(ctx, "01A") }},
+		{"EventCase", func(ctx context.Context, gw api.Gateway) (any, error) { return gw.EventCase(ctx, "01A", "overheat") }},
 		{"DeadLetters", func(ctx context.Context, gw api.Gateway) (any, error) { return gw.DeadLetters(ctx, api.DeadQuery{}) }},
 		{"DeadLetters", func(ctx context.Context, gw api.Gateway) (any, error) {
 			return gw.DeadLetters(ctx, api.DeadQuery{Function: "overheat", Revision: "000000000000", Limit: 3})

@@ -72,6 +72,11 @@ func (c *Client) Event(ctx context.Context, id string) (*Life, error) {
 	return call[*Life](ctx, c, http.MethodGet, path("events", id), nil, nil)
 }
 
+// EventCase asks for an event as a test case of a function, which may be empty if the event ran in one only.
+func (c *Client) EventCase(ctx context.Context, id, function string) (*EventCase, error) {
+	return call[*EventCase](ctx, c, http.MethodGet, path("events", id, "case"), params("function", function), nil)
+}
+
 // DeadLetters lists dead letters without their data.
 func (c *Client) DeadLetters(ctx context.Context, q DeadQuery) ([]DeadLetter, error) {
 	return call[[]DeadLetter](ctx, c, http.MethodGet, path("dead"), params("function", q.Function, "revision", q.Revision, "limit", q.Limit), nil)

@@ -66,6 +66,13 @@ func (s *Server) routes() []route {
 
 		{"Events", "GET /v1/events", s.events},
 		{"Event", "GET /v1/events/{id}", named("id", gw.Event)},
+		{"EventCase", "GET /v1/events/{id}/case", reply(func(ctx context.Context, r *http.Request) (any, error) {
+			q := newQuery(r)
+			if q.err != nil {
+				return nil, q.err
+			}
+			return gw.EventCase(ctx, r.PathValue("id"), q.Get("function"))
+		})},
 
 		{"DeadLetters", "GET /v1/dead", s.dead},
 		{"DeadLetter", "GET /v1/dead/{id}", named("id", gw.DeadLetter)},

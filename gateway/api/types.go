@@ -195,6 +195,14 @@ type LifeOutcome struct {
 	Fault    *functions.Fault `json:"fault,omitempty"`
 }
 
+// EventCase is an event as a test case: what a function read and did when it ran on it.
+type EventCase struct {
+	Function string `json:"function"`
+	Revision string `json:"revision"` // that ran
+	Event    string `json:"event"`
+	Text     string `json:"text"` // a file for tests/ of the function
+}
+
 // DeadLetter is an event whose function failed for good.
 type DeadLetter struct {
 	ID       string           `json:"id"`
@@ -320,6 +328,7 @@ type Gateway interface {
 
 	Events(ctx context.Context, q EventQuery, emit func(Life) error) error
 	Event(ctx context.Context, id string) (*Life, error)
+	EventCase(ctx context.Context, id, function string) (*EventCase, error) // function: empty if it ran in one only
 
 	DeadLetters(ctx context.Context, q DeadQuery) ([]DeadLetter, error)
 	DeadLetter(ctx context.Context, id string) (*DeadLetter, error)

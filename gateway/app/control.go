@@ -326,6 +326,27 @@ func (a *App) Event(_ context.Context, id string) (*api.Life, error) {
 	return &out, nil
 }
 
+// EventCase makes a test case of what a function did with an event.
+func (a *App) EventCase(ctx context.Context, id, function string) (*api.EventCase, error) {
+	if function != "" {
+		if _, err := a.find(function); err != nil {
+			return nil, err
+		}
+	}
+	r, err := a.engine.Record(ctx, id, function)
+	if errors.Is(err, engine.ErrNoRecord) {
+		return nil, api.Errorf("not-found", "%v", err).WithHint("the newest events are: perigee events")
+	}
+	if err != nil {
+		return nil, err
+	}
+	text, err := r.File()
+	if err != nil {
+		return nil, api.Errorf("bad-request", "%v", err)
+	}
+	return &api.EventCase{Function: r.Inv.Function, Revision: short(r.Bundle.Digest), Event: r.Inv.Event.ID, Text: string(text)}, nil
+}
+
 func life(l engine.Life) api.Life {
 	out := api.Life{ID: l.ID, Seq: l.Seq, Source: l.Source, Type: l.Type, Subject: l.Subject, Time: l.Time, TimeOK: l.TimeOK,
 		Size: l.Size, Preview: l.Preview, Accepted: l.Accepted, Refused: l.Refused}

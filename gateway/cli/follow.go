@@ -98,7 +98,7 @@ func eventsCommand() *command {
 				writeLife(c.out, l)
 				return nil
 			},
-		}},
+		}, eventSaveCommand()},
 	}
 }
 

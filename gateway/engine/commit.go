@@ -379,6 +379,7 @@ func (e *Engine) retryFirst(j *job) {
 // report tells people what happened.
 func (e *Engine) report(j *job, o *functions.Outcome, v verdict) {
 	j.life.done(j, o, v)
+	e.records.add(j, o, v)
 	if v.fault != nil {
 		e.counts.faults.Add(1)
 		e.reportFault(j, v)

@@ -42,6 +42,8 @@ type job struct {
 	drops   int64                     // of the store, when the invocation began
 	dep     *Deployment               // the revision it runs on, from its dispatch on
 	reads   map[functions.Read]uint64 // shared values sent, with their versions
+	answers []functions.ReadAnswer    // to what was asked; of those that have more than a record may, only some
+	noted   int                       // bytes of all answers
 	dropped atomic.Bool               // its entry was lost with a group, and who made it will make it again
 	counted bool                      // in its function's share of the inbox; guarded by Engine.mu
 	active  bool                      // taken out of its lane to run; guarded by Engine.mu
@@ -303,7 +305,7 @@ func (e *Engine) submit(j *job) {
 	dep, attempt := j.dep, int(j.attempt.Add(1))
 	inv := e.invocation(j)
 	j.inv = inv
-	j.reads, j.drops = nil, e.st.Drops()
+	j.reads, j.answers, j.noted, j.drops = nil, nil, 0, e.st.Drops()
 	e.mu.Lock()
 	hints := f.hints
 	e.mu.Unlock()
@@ -319,7 +321,7 @@ func (e *Engine) submit(j *job) {
 	e.pool.Submit(sandbox.Job{
 		Inv:    inv,
 		Bundle: dep.Bundle,
-		Ask:    func(r functions.Read) functions.ReadAnswer { return e.answer(j, r) },
+		Ask:    func(r functions.Read) functions.ReadAnswer { return j.note(e.answer(j, r)) },
 		Done:   func(o *functions.Outcome) { e.finish(j, o) },
 	})
 }

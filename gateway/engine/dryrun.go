@@ -42,21 +42,30 @@ func (e *Engine) DryRun(ctx context.Context, name string, r Request) (*Report, e
 	}
 	j := &job{fn: f, dep: dep, ev: ev, key: key, params: r.Params}
 	j.attempt.Add(1)
-	inv := e.invocation(j)
+	o, err := e.try(ctx, j)
+	if err != nil {
+		return nil, err
+	}
+	return (&outcomeReport{event: ev.ID, verdict: e.tried(j, o), outcome: o}).report(e.opt.Secrets), nil
+}
+
+// try runs a job that is in no lane and waits for its outcome.
+func (e *Engine) try(ctx context.Context, j *job) (*functions.Outcome, error) {
+	j.inv = e.invocation(j)
 	done := make(chan *functions.Outcome, 1)
-	e.pool.Submit(sandbox.Job{Inv: inv, Bundle: dep.Bundle, Done: func(o *functions.Outcome) { done <- o },
-		Ask: func(r functions.Read) functions.ReadAnswer { return e.answer(j, r) }})
+	e.pool.Submit(sandbox.Job{Inv: j.inv, Bundle: j.dep.Bundle, Done: func(o *functions.Outcome) { done <- o },
+		Ask: func(r functions.Read) functions.ReadAnswer { return j.note(e.answer(j, r)) }})
 	select {
 	case o := <-done:
-		return e.tried(j, o), nil
+		return o, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("the dry run of function %q has no outcome: %w", name, ctx.Err())
+		return nil, fmt.Errorf("the dry run of function %q has no outcome: %w", j.fn.Name, ctx.Err())
 	}
 }
 
 // tried judges the outcome of a dry run. Its effects on state are applied to an update that is then given up, so that a quota or a sum with
 // what is no number shows.
-func (e *Engine) tried(j *job, o *functions.Outcome) *Report {
+func (e *Engine) tried(j *job, o *functions.Outcome) verdict {
 	spec := j.dep.spec()
 	if o.Fault == nil && o.Retry == nil {
 		o.Fault = e.check(spec, o)
@@ -78,6 +87,6 @@ func (e *Engine) tried(j *job, o *functions.Outcome) *Report {
 		}
 	}
 	e.hide(o)
-	v := rules.Judge(spec.Retry, 1, o)
-	return (&outcomeReport{event: j.ev.ID, verdict: verdict{what: v.What, fault: v.Fault}, outcome: o}).report(e.opt.Secrets)
+	v := rules.Judge(spec.Retry, int(j.attempt.Load()), o)
+	return verdict{what: v.What, fault: v.Fault}
 }

@@ -121,18 +121,19 @@ func (o *Options) defaults() {
 
 // Engine is the path of events. Make one with New, give it its pool and functions, Start it, and offer it events.
 type Engine struct {
-	opt    Options
-	log    *slog.Logger
-	st     *store.Store
-	pool   Pool
-	clock  *Clock
-	seq    *sequence
-	lives  *lives
-	logs   *logs
-	counts counts
-	losses *losses
-	marks  *marks
-	usage  *usage.Book
+	opt     Options
+	log     *slog.Logger
+	st      *store.Store
+	pool    Pool
+	clock   *Clock
+	seq     *sequence
+	lives   *lives
+	records records
+	logs    *logs
+	counts  counts
+	losses  *losses
+	marks   *marks
+	usage   *usage.Book
 
 	wheel *wheel
 	plant *plant

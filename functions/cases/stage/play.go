@@ -94,8 +94,10 @@ func newPlay(ctx context.Context, s *Stage, b *functions.Bundle, c *cases.Case) 
 // step lets time pass and something happen, and says what came of it.
 func (p *play) step(s *cases.Step) (*cases.Did, error) {
 	p.did = &cases.Did{}
-	if err := p.pass(p.now.Add(s.After), math.MaxUint64); err != nil {
-		return p.did, err
+	if s.After > 0 {
+		if err := p.pass(p.now.Add(s.After), math.MaxUint64); err != nil {
+			return p.did, err
+		}
 	}
 	if s.Cause != nil {
 		if err := p.happen(s); err != nil {
@@ -192,7 +194,7 @@ func (p *play) add(ev *event.Event, params map[string]string, key, text string, 
 // happen makes the event of a step.
 func (p *play) happen(s *cases.Step) error {
 	c := s.Cause
-	ev := &event.Event{ID: c.ID, Data: c.Data}
+	ev := &event.Event{ID: c.ID, Time: c.Time, TimeOK: !p.c.Given.ClockOff, Data: c.Data}
 	if ev.Data == nil {
 		ev.Data = []byte{}
 	}
@@ -269,15 +271,19 @@ func (p *play) timed(c *cases.Cause) error {
 		return fmt.Errorf("the timer %s was set anew by what happened before it", c.Name)
 	}
 	p.fire(id, t, true)
+	ev := p.jobs[len(p.jobs)-1].ev
 	if c.ID != "" {
-		p.jobs[len(p.jobs)-1].ev.ID = c.ID
+		ev.ID = c.ID
+	}
+	if !c.Time.IsZero() {
+		ev.Time = c.Time
 	}
 	return p.drain()
 }
 
 // invoked is an event made by hand: it needs no trigger.
 func (p *play) invoked(c *cases.Cause, text string) error {
-	ev := &event.Event{ID: c.ID, Source: "invoke", Type: event.Invoke, Subject: p.spec.Name, Data: c.Data, Topic: c.Name}
+	ev := &event.Event{ID: c.ID, Time: c.Time, TimeOK: !p.c.Given.ClockOff, Source: "invoke", Type: event.Invoke, Subject: p.spec.Name, Data: c.Data, Topic: c.Name}
 	params := c.Params
 	if c.Name != "" {
 		ev.Type, ev.Subject = event.Message, c.Name

@@ -99,6 +99,23 @@ func (f *Fake) Event(_ context.Context, id string) (*api.Life, error) {
 	return nil, api.Errorf(api.CodeNotFound, "there is no event %q in memory", id).WithHint("only the last events are kept")
 }
 
+// EventCase answers with a case that expects nothing to leave the function.
+func (f *Fake) EventCase(_ context.Context, id, function string) (*api.EventCase, error) {
+	defer f.mu.Unlock()
+	if err := f.enter("EventCase"); err != nil {
+		return nil, err
+	}
+	f.record("EventCase %s function=%s", id, function)
+	if function == "" {
+		function = "overheat"
+	}
+	if _, err := f.find(function); err != nil {
+		return nil, err
+	}
+	return &api.EventCase{Function: function, Revision: "1a2b3c4d5e6f", Event: id,
+		Text: "- name: message zigbee2mqtt/cellar\n  steps:\n    - mqtt: zigbee2mqtt/cellar\n      data: {temperature: 31}\n      expect: []\n"}, nil
+}
+
 // DeadLetters lists without data.
 func (f *Fake) DeadLetters(_ context.Context, q api.DeadQuery) ([]api.DeadLetter, error) {
 	defer f.mu.Unlock()
