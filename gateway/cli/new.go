@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,12 +15,14 @@ import (
 
 	"github.com/perigee-iot/perigee/functions"
 	"github.com/perigee-iot/perigee/functions/bundle"
+	"github.com/perigee-iot/perigee/functions/luals"
 )
 
 func newCommand() *command {
 	return &command{
 		name: "new", usage: "NAME", brief: "write the folder of a new function", min: 1, max: 1, local: true, plain: true,
-		text: `NAME is the folder to make; its last part is the function's name. What is written can be applied as it is.
+		text: `NAME is the folder to make; its last part is the function's name. What is written can be applied as it is. Files whose names
+begin with a dot are no part of the function: with them, editors that use lua-language-server complete and check its code.
 --on says what triggers it: mqtt:TOPIC, device:NAME, every:15m, function:NAME, state:FUNCTION/NAME or gateway:start.`,
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "on", Usage: "what `TRIGGER` runs it", Value: "mqtt:sensors/{room}"},
@@ -35,6 +38,7 @@ func newCommand() *command {
 			if err != nil {
 				return err
 			}
+			maps.Copy(files, luals.Files())
 			if err := writeNew(dir, files); err != nil {
 				return err
 			}
@@ -59,7 +63,11 @@ func writeNew(dir string, files map[string][]byte) error {
 		return err
 	}
 	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, text, 0o644); err != nil {
 			return err
 		}
 	}
@@ -141,6 +149,8 @@ func luaText(name, kind, publish string) string {
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("-- %s runs once for each event. It does nothing itself: what it asks for here happens when it returns, all or", name)
 	line("-- nothing, and that is why it can be tried again after a fault. Nothing carries over to the next event but state.")
+	line("---@param event perigee.Event")
+	line("---@param ctx perigee.Context")
 	line("return function(event, ctx)")
 	switch kind {
 	case "mqtt":
