@@ -72,7 +72,13 @@ func (p *Pool) bury(w *proc, err error) {
 	w.held = nil
 	switch {
 	case w.cause == causeReserve && len(held) > 0:
-		p.evicted(held[0])
+		p.stats.Evicted++
+		p.anew(held[0])
+		p.requeue(held[1:])
+	case w.cause == causeBreach && len(held) > 0 && w.last != nil && held[0].breaches < maxBreaches:
+		w.last.stain() // the worker may have been taken over by what it ran before
+		held[0].breaches++
+		p.anew(held[0])
 		p.requeue(held[1:])
 	case len(held) > 0:
 		p.blame(w, held[0])
@@ -119,9 +125,12 @@ func (w *proc) runs() string {
 	return w.held[0].Inv.Function
 }
 
-// evicted has a task begin anew that was stopped for others; while a call of its Ask is under way, not before that is over.
-func (p *Pool) evicted(t *task) {
-	p.stats.Evicted++
+// maxBreaches is how often a task may run in a worker that breaks the protocol, if that has run others before.
+const maxBreaches = 2
+
+// anew has a task begin anew that was stopped for no fault of its own; while a call of its Ask is under way, not before
+// that is over.
+func (p *Pool) anew(t *task) {
 	if t.asking {
 		t.again = true
 		return

@@ -116,6 +116,9 @@ func (f *fake) run(inv *functions.Invocation) {
 		time.Sleep(d)
 	case "hang":
 		time.Sleep(time.Hour)
+	case "fuzz":
+		f.fuzz(inv)
+		return
 	case "limit":
 		f.exceed(arg, inv.ID, o)
 	case "pid":

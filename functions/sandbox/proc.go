@@ -42,6 +42,7 @@ type proc struct {
 	revoking  bool                // an answer to a Revoke is due
 	revoked   time.Time           // since then
 	worked    bool                // it has given an outcome
+	last      *record             // of what that was
 	idleSince time.Time
 	cause     cause            // why the pool killed it
 	detail    string           // more about that
@@ -187,6 +188,7 @@ func (w *proc) settled(o *functions.Outcome) error {
 	if !t.code || elapsed > overstay { // compiling is not its fault
 		t.record.ran(elapsed)
 	}
+	w.last = t.record
 	p.freed = p.freed || t.owner != "" || !t.record.clean()
 	p.next(w)
 	p.dispatch()

@@ -11,8 +11,9 @@
 // outcome, that costs only time. A function with secrets gets workers that have run nothing else and never will.
 //
 // Whatever a worker sends that an honest one would not (an unknown frame, the outcome of what it does not run, a
-// question while nothing runs) is a breach: it is killed, and nothing of that frame is used. What the effects in an
-// outcome may do is not judged here but by the engine.
+// question while nothing runs) is a breach: it is killed, and nothing of that frame is used. The running invocation begins
+// anew elsewhere if the worker has run another before, which may have taken it over; it is to blame if it was the first.
+// What the effects in an outcome may do is not judged here but by the engine.
 //
 // Locks: Pool.mu guards all that is decided, outbox.mu the bytes on the way to one worker; outbox.mu may be taken under
 // Pool.mu. No callback is called under either. Nothing wakes up while nothing runs, but for one timer that ends idle

@@ -27,6 +27,7 @@ type task struct {
 	needed   bool // the worker said that it lacks the code
 	revoking bool // the worker was asked to give it back
 	asks     int
+	breaches int // workers that broke the protocol while they ran it, and may have been taken over before
 
 	asking bool               // a call of Ask is under way
 	late   *functions.Outcome // what to tell when it is over
