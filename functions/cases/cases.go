@@ -23,6 +23,7 @@ package cases
 import (
 	"time"
 
+	"github.com/perigee-iot/perigee/functions"
 	"github.com/perigee-iot/perigee/internal/yamlfile"
 )
 
@@ -50,6 +51,7 @@ type Given struct {
 	Shared   []Value
 	Timers   []Timer
 	Devices  []Value // the last readings, JSON objects
+	Secrets  []functions.Secret
 	Now      time.Time
 	ClockOff bool   // the clock is not synchronised
 	Seed     uint64 // of the first event; the next one has the next
@@ -81,6 +83,7 @@ const (
 	Function Kind = "function"
 	Changed  Kind = "changed"
 	Gateway  Kind = "gateway"
+	Reply    Kind = "reply"
 	Invoke   Kind = "invoke"
 )
 
@@ -90,7 +93,7 @@ type Cause struct {
 	Name     string // topic, device, function, FUNCTION/NAME, timer, start…; of every the period
 	Data     []byte // the payload as it comes
 	Retained bool
-	Key      *string           // timer, changed, invoke: of which key
+	Key      *string           // timer, reply, changed, invoke: of which key
 	Params   map[string]string // invoke
 	ID       string            // of the event; empty: made up
 	Time     time.Time         // of the event; zero: when it happens

@@ -186,6 +186,47 @@ func TestNothingRan(t *testing.T) {
 	require.Contains(t, failures(t, "result: {}", d), "got       nothing: the function did not run")
 }
 
+func TestHTTPCallsAreCompared(t *testing.T) {
+	const web = "triggers: [{mqtt: in}]\npermissions: {http: [\"https://a.example/*\"]}\n"
+	call := functions.HTTPCall{Method: "PUT", Body: []byte(`{"n":1}`), Reply: "done", Timeout: 5 * time.Second, Headers: []functions.HTTPHeader{{Name: "X-A", Value: "b"}}}
+	d := did(functions.Effect{Kind: functions.CallHTTP, Name: "https://a.example/x", Value: call.Encode(), NotAfter: time.Hour})
+	check := func(more string) string {
+		list, err := Parse("t.yaml", []byte(`[{name: x, steps: [{after: 1s, expect: [{http: "https://a.example/x"`+more+`}]}]}]`), spec(t, web))
+		require.NoError(t, err)
+		var b strings.Builder
+		for _, f := range list[0].Steps[0].Expect.Check(d) {
+			b.WriteString(f.Text())
+		}
+		return b.String()
+	}
+	require.Empty(t, check(""))
+	require.Empty(t, check(`, method: PUT, data: {n: 1}, reply: done, timeout: 5s, not_after: 1h, headers: {x-a: b}`))
+	require.Contains(t, check(`, method: POST, data: {n: 2}, headers: {x-b: c}`), "expected  method       POST\n      got       method       PUT")
+	require.Contains(t, check(`, headers: {x-b: c}`), `got       headers.x-b  nothing`)
+	_, err := Parse("t.yaml", []byte(`[{name: x, steps: [{after: 1s, expect: [{http: "https://b.example/x"}]}]}]`), spec(t, web))
+	require.ErrorContains(t, err, "is not in its permissions")
+	_, err = Parse("t.yaml", []byte(`[{name: x, given: {secrets: {a: b}}, steps: [{after: 1s}]}]`), spec(t, web))
+	require.ErrorContains(t, err, "has no permission for this secret")
+}
+
+func TestSecretsAreNotWritten(t *testing.T) {
+	s := spec(t, overheat)
+	mask := func(s string) string { return strings.ReplaceAll(s, "hunter2", "[hidden]") }
+	record := func(data string) *Record {
+		return &Record{Bundle: &functions.Bundle{Spec: s}, Inv: &functions.Invocation{Gateway: "gw", Env: []byte(`{"on":30}`), Now: time.Unix(0, 0),
+			Event: &event.Event{ID: "i", Type: event.Message, Topic: "zigbee2mqtt/a", Time: time.Unix(0, 0), Data: []byte(data)}},
+			Outcome: &functions.Outcome{Result: []byte(`{"hunter2":["hunter2"]}`), Effects: []functions.Effect{publish("alerts/a", "say hunter2")}}, Verdict: rules.Verdict{What: "committed"}}
+	}
+	for _, data := range []string{`"hunter2"`, "hunter2", `{"a":"hunter2"}`} {
+		text, err := record(data).File(mask)
+		require.NoError(t, err)
+		require.NotContains(t, string(text), "hunter2")
+		require.Contains(t, string(text), "[hidden]")
+	}
+	_, err := record("\xffhunter2").File(mask)
+	require.ErrorContains(t, err, "with a secret in them")
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add("- name: x\n  given: {env: {on: 3}, key: a, state: {n: 1}, timers: {t: 1m}}\n  steps:\n    - mqtt: {topic: zigbee2mqtt/a, data: {temperature: 3}}\n      expect: [{device: fan, write: true}]\n    - after: 2m\n")
 	f.Add("- name: y\n  steps: [{timer: x, result: {a: [1, null]}, fault: {kind: error}, log: [a, {warn: b}], timers: {a: null}, skipped: has, retry: true}]\n")
@@ -226,7 +267,7 @@ func TestARecordIsWrittenAsPeopleWould(t *testing.T) {
 		}},
 		Verdict: rules.Verdict{What: "committed"},
 	}
-	text, err := r.File()
+	text, err := r.File(nil)
 	require.NoError(t, err)
 	require.Equal(t, `# Event 01J9:7, as gateway gw-01 saw it; revision abababababab of function overheat ran on it.
 - name: "message zigbee2mqtt/cellar of 2026-03-01 12:00:03"
@@ -265,7 +306,7 @@ func TestPayloadsSurvive(t *testing.T) {
 		"two\nlines", "\xff\x00\x01", "tab\there", `{"a":1,"a":2}`, `"é\u0000\u2028😀"`, " {\"a\" : 1} ", "# no comment", "- a\n- b", "{{", "\x7f", "\r\n", `["{x}", "a #b", "'", "\\"]`} {
 		r := &Record{Bundle: &functions.Bundle{Spec: s}, Inv: &functions.Invocation{Gateway: "gw", Env: []byte(`{"on":30}`), Now: time.Unix(0, 0),
 			Event: &event.Event{ID: "i", Type: event.Message, Topic: "zigbee2mqtt/a", Time: time.Unix(0, 0), Data: []byte(payload)}}, Outcome: &functions.Outcome{}, Verdict: rules.Verdict{What: "committed"}}
-		text, err := r.File()
+		text, err := r.File(nil)
 		require.NoError(t, err, payload)
 		list, err := Parse("t.yaml", text, s)
 		require.NoError(t, err, string(text))

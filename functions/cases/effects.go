@@ -2,6 +2,8 @@ package cases
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/perigee-iot/perigee/functions"
@@ -91,11 +93,20 @@ func (w *want) differs(x *functions.Effect) (list []difference) {
 			list = append(list, difference{path: path, expected: expected, got: got})
 		}
 	}
+	payload := x.Value
+	if x.Kind == functions.CallHTTP {
+		call, err := functions.DecodeHTTPCall(x.Value)
+		if err != nil {
+			return []difference{{path: "call", expected: "one that can be read", got: err.Error()}}
+		}
+		payload = call.Body
+		w.differsCall(call, add)
+	}
 	if !w.Data.IsZero() {
-		list = append(list, matchJSON(w.Data, "data", x.Value)...)
+		list = append(list, matchJSON(w.Data, "data", payload)...)
 	}
 	if w.Text != nil {
-		add("text", fmt.Sprintf("%q", *w.Text), fmt.Sprintf("%q", x.Value))
+		add("text", fmt.Sprintf("%q", *w.Text), fmt.Sprintf("%q", payload))
 	}
 	if !w.Write.IsZero() {
 		list = append(list, matchJSON(w.Write, "write", x.Value)...)
@@ -116,6 +127,28 @@ func (w *want) differs(x *functions.Effect) (list []difference) {
 		add("not_after", w.NotAfter.String(), units.Duration(x.NotAfter).String())
 	}
 	return list
+}
+
+// differsCall compares what only HTTP calls have.
+func (w *want) differsCall(c *functions.HTTPCall, add func(path, expected, got string)) {
+	if w.Method != nil {
+		add("method", *w.Method, c.Method)
+	}
+	if w.Reply != nil {
+		add("reply", fmt.Sprintf("%q", *w.Reply), fmt.Sprintf("%q", c.Reply))
+	}
+	if w.Timeout != nil {
+		add("timeout", w.Timeout.String(), units.Duration(c.Timeout).String())
+	}
+	for _, name := range slices.Sorted(maps.Keys(w.Headers)) {
+		got := "nothing"
+		for _, h := range c.Headers {
+			if strings.EqualFold(h.Name, name) {
+				got = fmt.Sprintf("%q", h.Value)
+			}
+		}
+		add("headers."+name, fmt.Sprintf("%q", w.Headers[name]), got)
+	}
 }
 
 // String shows an expected effect as show does one that happened.
@@ -148,6 +181,11 @@ func show(x *functions.Effect) string {
 		s += " = " + string(x.Value)
 	case functions.Publish, functions.Append:
 		s = strings.TrimSpace(s + " " + string(x.Value))
+	case functions.CallHTTP:
+		s = rules.Describe(x)
+		if call, err := functions.DecodeHTTPCall(x.Value); err == nil && len(call.Body) > 0 {
+			s += " " + string(call.Body)
+		}
 	default:
 		s = rules.Describe(x)
 	}

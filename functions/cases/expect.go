@@ -24,15 +24,20 @@ type wantFile struct {
 	Publish *string `yaml:"publish"` // topic
 	Device  *string `yaml:"device"`
 	Stream  *string `yaml:"stream"`
+	HTTP    *string `yaml:"http"` // URL
 
-	Data     yamlfile.Node   `yaml:"data"`  // publish, stream: JSON
-	Text     *string         `yaml:"text"`  // publish: the payload as it is
-	Write    yamlfile.Node   `yaml:"write"` // device: the value
-	QoS      *int            `yaml:"qos"`
-	Retain   *bool           `yaml:"retain"`
-	ID       *bool           `yaml:"id"`
-	For      *units.Duration `yaml:"for"`
-	NotAfter *units.Duration `yaml:"not_after"`
+	Data     yamlfile.Node     `yaml:"data"` // publish, stream, http: JSON
+	Text     *string           `yaml:"text"` // publish, http: the payload as it is
+	Method   *string           `yaml:"method"`
+	Headers  map[string]string `yaml:"headers"`
+	Reply    *string           `yaml:"reply"`
+	Timeout  *units.Duration   `yaml:"timeout"`
+	Write    yamlfile.Node     `yaml:"write"` // device: the value
+	QoS      *int              `yaml:"qos"`
+	Retain   *bool             `yaml:"retain"`
+	ID       *bool             `yaml:"id"`
+	For      *units.Duration   `yaml:"for"`
+	NotAfter *units.Duration   `yaml:"not_after"`
 }
 
 func (p *parser) expect(n yamlfile.Node, f *stepFile) Expect {
@@ -80,14 +85,14 @@ func parseWant(n yamlfile.Node) (want, error) {
 		return w, err
 	}
 	count := 0
-	for kind, name := range map[functions.EffectKind]*string{functions.Publish: w.Publish, functions.WriteDevice: w.Device, functions.Append: w.Stream} {
+	for kind, name := range map[functions.EffectKind]*string{functions.Publish: w.Publish, functions.WriteDevice: w.Device, functions.Append: w.Stream, functions.CallHTTP: w.HTTP} {
 		if name != nil {
 			count++
 			w.kind, w.name = kind, *name
 		}
 	}
 	if count != 1 {
-		return w, n.Errorf("an effect is one of publish: TOPIC, device: NAME, stream: NAME")
+		return w, n.Errorf("an effect is one of publish: TOPIC, device: NAME, stream: NAME, http: URL")
 	}
 	for _, key := range n.Keys() {
 		if of := effectsWith(key); of != nil && !slices.Contains(of, w.kind) {
@@ -114,13 +119,17 @@ func plural(k string) string {
 func effectsWith(key string) []functions.EffectKind {
 	switch key {
 	case "data":
-		return []functions.EffectKind{functions.Publish, functions.Append}
-	case "text", "qos", "retain", "id":
+		return []functions.EffectKind{functions.Publish, functions.Append, functions.CallHTTP}
+	case "text":
+		return []functions.EffectKind{functions.Publish, functions.CallHTTP}
+	case "qos", "retain", "id":
 		return []functions.EffectKind{functions.Publish}
+	case "method", "headers", "reply", "timeout":
+		return []functions.EffectKind{functions.CallHTTP}
 	case "write", "for":
 		return []functions.EffectKind{functions.WriteDevice}
 	case "not_after":
-		return []functions.EffectKind{functions.Publish, functions.WriteDevice}
+		return []functions.EffectKind{functions.Publish, functions.WriteDevice, functions.CallHTTP}
 	}
 	return nil
 }
@@ -133,6 +142,8 @@ func kindName(k functions.EffectKind) string {
 		return "device"
 	case functions.Append:
 		return "stream"
+	case functions.CallHTTP:
+		return "http"
 	}
 	return "effect"
 }
@@ -150,6 +161,12 @@ func (p *parser) permitted(w want) error {
 		may = perms.AllowsWriteDevice(w.name)
 	case functions.Append:
 		may = perms.AllowsStream(w.name)
+	case functions.CallHTTP:
+		u, err := functions.ParseURL(w.name)
+		if err != nil {
+			return err
+		}
+		_, may = perms.AllowsHTTP(u)
 	}
 	if !may {
 		return fmt.Errorf("function %s may not do this: %s %s is not in its permissions", p.spec.Name, kindName(w.kind), w.name)

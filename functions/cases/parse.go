@@ -117,17 +117,18 @@ func (p *parser) one(file string, n yamlfile.Node) *Case {
 
 func (p *parser) given(n, at yamlfile.Node) Given {
 	var f struct {
-		Env     map[string]any `yaml:"env"`
-		Key     *string        `yaml:"key"`
-		State   yamlfile.Node  `yaml:"state"`
-		Shared  yamlfile.Node  `yaml:"shared"`
-		Timers  yamlfile.Node  `yaml:"timers"`
-		Devices yamlfile.Node  `yaml:"devices"`
-		Now     yamlfile.Node  `yaml:"now"`
-		NowOK   *bool          `yaml:"now_ok"`
-		Seed    yamlfile.Node  `yaml:"seed"`
-		Gateway string         `yaml:"gateway"`
-		Attempt int            `yaml:"attempt"`
+		Env     map[string]any    `yaml:"env"`
+		Key     *string           `yaml:"key"`
+		State   yamlfile.Node     `yaml:"state"`
+		Shared  yamlfile.Node     `yaml:"shared"`
+		Timers  yamlfile.Node     `yaml:"timers"`
+		Devices yamlfile.Node     `yaml:"devices"`
+		Secrets map[string]string `yaml:"secrets"`
+		Now     yamlfile.Node     `yaml:"now"`
+		NowOK   *bool             `yaml:"now_ok"`
+		Seed    yamlfile.Node     `yaml:"seed"`
+		Gateway string            `yaml:"gateway"`
+		Attempt int               `yaml:"attempt"`
 	}
 	g := Given{Now: time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC), Seed: 1, Gateway: "gw-01"}
 	if err := n.Decode(&f); err != nil {
@@ -152,6 +153,12 @@ func (p *parser) given(n, at yamlfile.Node) Given {
 		p.fail(n.At("state").Errorf("a function with key: none has no state of its own; use shared"))
 	}
 	g.State, g.Shared, g.Devices = p.values(f.State), p.values(f.Shared), p.values(f.Devices)
+	for _, name := range slices.Sorted(maps.Keys(f.Secrets)) {
+		if !p.spec.Permissions.AllowsSecret(name) {
+			p.fail(n.At("secrets", name).Errorf("function %s has no permission for this secret", p.spec.Name))
+		}
+		g.Secrets = append(g.Secrets, functions.Secret{Name: name, Value: f.Secrets[name]})
+	}
 	for _, d := range f.Devices.Items() {
 		if d.Kind() != yamlfile.Map {
 			p.fail(d.Errorf("a reading is a map of fields, such as {temperature: 21}"))

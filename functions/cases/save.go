@@ -3,6 +3,7 @@ package cases
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -28,12 +29,16 @@ type Record struct {
 
 // File writes a record as a case file. The case expects what the invocation did, and Parse reads it for the function as it is now; an error says
 // why there can be no such case.
-func (r *Record) File() ([]byte, error) {
-	w := &writer{r: r, spec: r.Bundle.Spec}
+// Mask takes secrets out of text; nil if there are none.
+func (r *Record) File(mask func(string) string) ([]byte, error) {
+	if mask == nil {
+		mask = func(s string) string { return s }
+	}
+	w := &writer{r: r, spec: r.Bundle.Spec, mask: mask}
 	inv, ev := r.Inv, r.Inv.Event
-	w.line(0, "# Event %s, as gateway %s saw it; revision %.12s of function %s ran on it.", plain(rules.Printable(ev.ID, 100)), plain(rules.Printable(inv.Gateway, 100)),
+	w.line(0, "# Event %s, as gateway %s saw it; revision %.12s of function %s ran on it.", plain(rules.Printable(mask(ev.ID), 100)), plain(rules.Printable(inv.Gateway, 100)),
 		r.Bundle.Digest, w.spec.Name)
-	w.line(0, "- name: %s", quote(rules.Printable(ev.Type+" "+ev.Subject, 120)+" of "+ev.Time.UTC().Format(time.DateTime)))
+	w.line(0, "- name: %s", w.quote(rules.Printable(ev.Type+" "+ev.Subject, 120)+" of "+ev.Time.UTC().Format(time.DateTime)))
 	w.given()
 	w.line(1, "steps:")
 	if err := w.cause(); err != nil {
@@ -51,8 +56,13 @@ func (r *Record) File() ([]byte, error) {
 type writer struct {
 	r    *Record
 	spec *functions.Spec
+	mask func(string) string
 	b    bytes.Buffer
 }
+
+// quote is text as YAML, without secrets; flow is JSON as YAML.
+func (w *writer) quote(s string) string { return quote(w.mask(s)) }
+func (w *writer) flow(b []byte) string  { return flow(b, w.mask) }
 
 func (w *writer) line(level int, format string, args ...any) {
 	w.b.WriteString(strings.Repeat("  ", level))
@@ -66,13 +76,13 @@ func (w *writer) given() {
 	if !inv.NowOK {
 		w.line(2, "now_ok: false")
 	}
-	w.line(2, "gateway: %s", quote(inv.Gateway))
+	w.line(2, "gateway: %s", w.quote(inv.Gateway))
 	w.line(2, "seed: %d", inv.Seed)
 	if inv.Attempt > 1 {
 		w.line(2, "attempt: %d", inv.Attempt-1)
 	}
 	if env := w.settings(); env != nil {
-		w.line(2, "env: %s", flow(env))
+		w.line(2, "env: %s", w.flow(env))
 	}
 	state, shared, devices := map[string]json.RawMessage{}, map[string]json.RawMessage{}, map[string]json.RawMessage{}
 	for _, a := range w.r.Reads {
@@ -89,8 +99,8 @@ func (w *writer) given() {
 	w.names(functions.ReadStateKeys, state)
 	w.names(functions.ReadSharedKeys, shared)
 	keyed := w.spec.Key.Kind != functions.KeyFunction && w.spec.Key.Kind != functions.KeyNone
-	if timer := ev.Type == event.Timer; keyed && (timer || len(state) > 0) {
-		w.line(2, "key: %s", quote(inv.Key))
+	if timed := ev.Type == event.Timer || ev.Type == event.Reply; keyed && (timed || len(state) > 0) {
+		w.line(2, "key: %s", w.quote(inv.Key))
 	}
 	for _, m := range []struct {
 		name   string
@@ -101,11 +111,21 @@ func (w *writer) given() {
 		}
 		w.line(2, "%s:", m.name)
 		for _, name := range slices.Sorted(maps.Keys(m.values)) {
-			w.line(3, "%s: %s", quote(name), flow(m.values[name]))
+			w.line(3, "%s: %s", w.quote(name), w.flow(m.values[name]))
 		}
 	}
+	for i, secret := range inv.Secrets {
+		if i == 0 {
+			w.line(2, "secrets:")
+		}
+		value := w.mask(secret.Value)
+		if value == secret.Value { // it is too short to be looked for
+			value = "hidden"
+		}
+		w.line(3, "%s: %s", w.quote(secret.Name), quote(value))
+	}
 	if ev.Type == event.Timer {
-		w.line(2, "timers: {%s: 0s}", quote(ev.Subject))
+		w.line(2, "timers: {%s: 0s}", w.quote(ev.Subject))
 	}
 }
 
@@ -150,24 +170,24 @@ func (w *writer) cause() error {
 	payload := true
 	switch {
 	case ev.Source == "invoke":
-		w.line(2, "- invoke: %s", quote(ev.Topic))
+		w.line(2, "- invoke: %s", w.quote(ev.Topic))
 		if w.spec.Key.Kind != functions.KeyNone {
-			w.line(3, "key: %s", quote(inv.Key))
+			w.line(3, "key: %s", w.quote(inv.Key))
 		}
 		if len(inv.Params) > 0 {
 			params, err := json.Marshal(inv.Params)
 			if err != nil {
 				return fmt.Errorf("write the params: %w", err)
 			}
-			w.line(3, "params: %s", flow(params))
+			w.line(3, "params: %s", w.flow(params))
 		}
 	case ev.Type == event.Message:
-		w.line(2, "- mqtt: %s", quote(ev.Topic))
+		w.line(2, "- mqtt: %s", w.quote(ev.Topic))
 		if ev.Retained {
 			w.line(3, "retained: true")
 		}
 	case ev.Type == event.Reading:
-		w.line(2, "- device: %s", quote(ev.Subject))
+		w.line(2, "- device: %s", w.quote(ev.Subject))
 	case ev.Type == event.Tick:
 		var tick struct{ Every float64 }
 		if err := json.Unmarshal(ev.Data, &tick); err != nil {
@@ -176,23 +196,31 @@ func (w *writer) cause() error {
 		w.line(2, "- every: %s", units.Duration(tick.Every*float64(time.Second)))
 		payload = false
 	case ev.Type == event.Timer:
-		w.line(2, "- timer: %s", quote(ev.Subject))
+		w.line(2, "- timer: %s", w.quote(ev.Subject))
 		payload = false
+	case ev.Type == event.Reply:
+		w.line(2, "- reply: %s", w.quote(ev.Subject))
+		if w.spec.Key.Kind != functions.KeyNone {
+			w.line(3, "key: %s", w.quote(inv.Key))
+		}
 	case ev.Type == event.State:
-		w.line(2, "- changed: %s", quote(ev.Subject))
-		w.line(3, "key: %s", quote(inv.Params["key"]))
+		w.line(2, "- changed: %s", w.quote(ev.Subject))
+		w.line(3, "key: %s", w.quote(inv.Params["key"]))
 	case ev.Type == event.Result:
-		w.line(2, "- function: %s", quote(ev.Subject))
+		w.line(2, "- function: %s", w.quote(ev.Subject))
 	case ev.Type == event.Gateway:
-		w.line(2, "- gateway: %s", quote(ev.Subject))
+		w.line(2, "- gateway: %s", w.quote(ev.Subject))
 		payload = false
 	default:
 		return fmt.Errorf("events of type %q cannot be written as a case yet", ev.Type)
 	}
-	w.line(3, "id: %s", quote(ev.ID))
+	w.line(3, "id: %s", w.quote(ev.ID))
 	w.line(3, "time: %s", ev.Time.UTC().Format("2006-01-02T15:04:05.000Z"))
 	if payload {
 		w.payload(ev.Data)
+	}
+	if !utf8.Valid(ev.Data) && w.mask(string(ev.Data)) != string(ev.Data) {
+		return errors.New("its payload is bytes with a secret in them")
 	}
 	return nil
 }
@@ -203,9 +231,9 @@ func (w *writer) payload(b []byte) {
 	switch {
 	case len(b) == 0:
 	case json.Compact(&tight, b) == nil && survives(tight.Bytes()):
-		w.line(3, "data: %s", flow(b))
+		w.line(3, "data: %s", w.flow(b))
 	case utf8.Valid(b) && bytes.IndexFunc(b, func(r rune) bool { return r < ' ' && r != '\n' && r != '\t' || r == 0x7f }) < 0:
-		w.line(3, "text: %s", quote(string(b)))
+		w.line(3, "text: %s", w.quote(string(b)))
 	default:
 		w.line(3, "base64: %s", quote(base64Text(b)))
 	}
@@ -216,14 +244,14 @@ func (w *writer) expect() {
 	switch {
 	case o.Retry != nil:
 		if w.line(3, "expect: []"); o.Retry.Why != "" {
-			w.line(3, "retry: %s", quote(rules.Printable(o.Retry.Why, 300)))
+			w.line(3, "retry: %s", w.quote(rules.Printable(o.Retry.Why, 300)))
 		} else {
 			w.line(3, "retry: true")
 		}
 		return
 	case w.r.Verdict.Fault != nil:
 		w.line(3, "expect: []")
-		w.line(3, "fault: {kind: %s, message: %s}", w.r.Verdict.Fault.Kind, quote(w.r.Verdict.Fault.Message))
+		w.line(3, "fault: {kind: %s, message: %s}", w.r.Verdict.Fault.Kind, w.quote(w.r.Verdict.Fault.Message))
 		return
 	}
 	did := Did{Runs: []Run{{Outcome: o, Verdict: w.r.Verdict}}}
@@ -240,7 +268,7 @@ func (w *writer) expect() {
 	if result == nil {
 		result = []byte("null")
 	}
-	w.line(3, "result: %s", flow(result))
+	w.line(3, "result: %s", w.flow(result))
 	written := false
 	for i := range o.Effects {
 		x := &o.Effects[i]
@@ -255,21 +283,31 @@ func (w *writer) expect() {
 		if x.Kind == functions.SetState {
 			value = x.Value
 		}
-		w.line(4, "%s: %s", quote(x.Name), flow(value))
+		w.line(4, "%s: %s", w.quote(x.Name), w.flow(value))
 	}
 }
 
 func (w *writer) effect(x *functions.Effect) {
 	var f []string
 	add := func(name, value string) { f = append(f, name+": "+value) }
-	add(kindName(x.Kind), quote(x.Name))
+	add(kindName(x.Kind), w.quote(x.Name))
+	payload := x.Value
+	if call, err := functions.DecodeHTTPCall(x.Value); x.Kind == functions.CallHTTP && err == nil {
+		if payload = call.Body; payload == nil {
+			payload = []byte{}
+		}
+		add("method", call.Method)
+		if call.Reply != "" {
+			add("reply", w.quote(call.Reply))
+		}
+	}
 	switch {
 	case x.Kind == functions.WriteDevice:
-		add("write", flow(x.Value))
-	case json.Valid(x.Value):
-		add("data", flow(x.Value))
-	case x.Kind == functions.Publish && utf8.Valid(x.Value):
-		add("text", quote(string(x.Value)))
+		add("write", w.flow(payload))
+	case json.Valid(payload):
+		add("data", w.flow(payload))
+	case x.Kind != functions.Append && utf8.Valid(payload):
+		add("text", w.quote(string(payload)))
 	}
 	if x.QoS > 0 {
 		add("qos", fmt.Sprint(x.QoS))
@@ -291,7 +329,7 @@ func (w *writer) effect(x *functions.Effect) {
 
 // survives says that JSON is the same after it was written and read as YAML.
 func survives(tight []byte) bool {
-	return sameJSON(tight, "{x: "+flow(tight)+"}")
+	return sameJSON(tight, "{x: "+flow(tight, func(s string) string { return s })+"}")
 }
 
 var plainText = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]*(/[A-Za-z0-9_.-]+)*$`)
@@ -314,17 +352,17 @@ func quote(s string) string {
 func plain(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // flow writes JSON as YAML on one line.
-func flow(b []byte) string {
+func flow(b []byte, mask func(string) string) string {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
 	var out strings.Builder
-	if err := flowValue(d, &out); err != nil {
+	if err := flowValue(d, &out, mask); err != nil {
 		return string(b)
 	}
 	return out.String()
 }
 
-func flowValue(d *json.Decoder, out *strings.Builder) error {
+func flowValue(d *json.Decoder, out *strings.Builder, mask func(string) string) error {
 	t, err := d.Token()
 	if err != nil {
 		return err
@@ -341,9 +379,9 @@ func flowValue(d *json.Decoder, out *strings.Builder) error {
 				if err != nil {
 					return err
 				}
-				out.WriteString(quote(fmt.Sprint(name)) + ": ")
+				out.WriteString(quote(mask(fmt.Sprint(name))) + ": ")
 			}
-			if err := flowValue(d, out); err != nil {
+			if err := flowValue(d, out, mask); err != nil {
 				return err
 			}
 		}
@@ -353,7 +391,7 @@ func flowValue(d *json.Decoder, out *strings.Builder) error {
 		}
 		out.WriteString(end.(json.Delim).String())
 	case string:
-		out.WriteString(quote(t))
+		out.WriteString(quote(mask(t)))
 	case nil:
 		out.WriteString("null")
 	default:

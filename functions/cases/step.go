@@ -21,6 +21,7 @@ type stepFile struct {
 	Function yamlfile.Node  `yaml:"function"`
 	Changed  yamlfile.Node  `yaml:"changed"`
 	Gateway  yamlfile.Node  `yaml:"gateway"`
+	Reply    yamlfile.Node  `yaml:"reply"`
 	Invoke   yamlfile.Node  `yaml:"invoke"`
 	After    units.Duration `yaml:"after"`
 	Payload  payloadFile    `yaml:",inline"`
@@ -58,7 +59,7 @@ func (p *parser) step(n yamlfile.Node) Step {
 	s.Text = s.describe()
 	s.Expect = p.expect(n, &f)
 	if s.Cause == nil && f.After == 0 && len(p.errs) == 0 {
-		p.fail(n.Errorf("nothing happens in this step: write one of mqtt, device, every, timer, function, changed, gateway, invoke or after"))
+		p.fail(n.Errorf("nothing happens in this step: write one of mqtt, device, every, timer, function, changed, gateway, reply, invoke or after"))
 	}
 	return s
 }
@@ -85,7 +86,7 @@ func (p *parser) cause(n yamlfile.Node, f *stepFile) *Cause {
 	causes := []struct {
 		kind Kind
 		node yamlfile.Node
-	}{{MQTT, f.MQTT}, {Device, f.Device}, {Every, f.Every}, {Timed, f.Timer}, {Function, f.Function}, {Changed, f.Changed}, {Gateway, f.Gateway}, {Invoke, f.Invoke}}
+	}{{MQTT, f.MQTT}, {Device, f.Device}, {Every, f.Every}, {Timed, f.Timer}, {Function, f.Function}, {Changed, f.Changed}, {Gateway, f.Gateway}, {Reply, f.Reply}, {Invoke, f.Invoke}}
 	var c *Cause
 	for _, x := range causes {
 		if x.node.IsZero() {
@@ -142,8 +143,8 @@ func (p *parser) long(step, n yamlfile.Node, kind Kind, f *stepFile) *Cause {
 	if c.Retained && kind != MQTT {
 		p.fail(n.Errorf("only messages are retained"))
 	}
-	if c.Key != nil && kind != Timed && kind != Changed && kind != Invoke {
-		p.fail(at.At("key").Errorf("the key follows from the event; it can be given for timer, changed and invoke"))
+	if c.Key != nil && kind != Timed && kind != Reply && kind != Changed && kind != Invoke {
+		p.fail(at.At("key").Errorf("the key follows from the event; it can be given for timer, reply, changed and invoke"))
 	}
 	var err error
 	c.Data, err = l.Payload.payload(at)
@@ -193,6 +194,11 @@ func (p *parser) possible(c *Cause) error {
 	case Timed:
 		if c.Name == "" {
 			return fmt.Errorf("which timer? write timer: NAME")
+		}
+		return nil
+	case Reply:
+		if c.Name == "" {
+			return fmt.Errorf("which reply? write reply: NAME, as in the call")
 		}
 		return nil
 	case Invoke:

@@ -340,7 +340,7 @@ func (a *App) EventCase(ctx context.Context, id, function string) (*api.EventCas
 	if err != nil {
 		return nil, err
 	}
-	text, err := r.File()
+	text, err := r.File(a.secrets.Mask)
 	if err != nil {
 		return nil, api.Errorf("bad-request", "%v", err)
 	}

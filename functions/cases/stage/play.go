@@ -205,6 +205,8 @@ func (p *play) happen(s *cases.Step) error {
 		return p.timed(c)
 	case cases.Invoke:
 		return p.invoked(c, s.Text)
+	case cases.Reply:
+		return p.replied(c, ev, s.Text)
 	case cases.MQTT:
 		ev.Source, ev.Type, ev.Subject, ev.Topic, ev.Retained = "mqtt", event.Message, c.Name, c.Name, c.Retained
 		matches = func(t *functions.Trigger) bool { return t.MQTT != nil }
@@ -278,6 +280,17 @@ func (p *play) timed(c *cases.Cause) error {
 	if !c.Time.IsZero() {
 		ev.Time = c.Time
 	}
+	return p.drain()
+}
+
+// replied is the answer to an HTTP call, whether one was made or not.
+func (p *play) replied(c *cases.Cause, ev *event.Event, text string) error {
+	ev.Source, ev.Type, ev.Subject, ev.Chain = "http", event.Reply, c.Name, 1
+	ev.Key, ev.HasKey = p.lastKey, true
+	if c.Key != nil {
+		ev.Key = *c.Key
+	}
+	p.add(ev, nil, ev.Key, text, true)
 	return p.drain()
 }
 

@@ -37,6 +37,7 @@ func (p *play) run(j *job) error {
 		Env:      p.c.Given.Env,
 		Limits:   p.spec.Limits,
 		Perms:    p.spec.Permissions,
+		Secrets:  p.c.Given.Secrets,
 	}
 	o, err := p.on.invoke(p.ctx, p.b, inv, func(r functions.Read) functions.ReadAnswer { return p.answer(j, r) })
 	if err != nil {

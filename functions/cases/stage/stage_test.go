@@ -202,6 +202,24 @@ end`, `
       result: null
     - {mqtt: in, expect: [{publish: out, data: {type: message}}]}
 `},
+		{"calls, answers and secrets", `
+triggers: [{mqtt: "in/{k}"}]
+key: "{k}"
+permissions: {http: ["https://api.example.com/v1/*"], secrets: [token], publish: [out]}`, `
+return function(event)
+  if event.reply then publish("out", {status = event.data.status, key = event.key, reply = event.reply}) return end
+  http.post("https://api.example.com/v1/" .. event.params.k, {n = event.data}, {reply = "posted", headers = {Authorization = "Bearer " .. secret.get("token")}})
+end`, `
+- name: an answer
+  given: {secrets: {token: abc}}
+  steps:
+    - mqtt: {topic: in/a, data: 3}
+      expect: [{http: "https://api.example.com/v1/a", method: POST, data: {n: 3}, reply: posted, headers: {authorization: Bearer abc}}]
+    - {reply: posted, data: {status: 201}, expect: [{publish: out, data: {status: 201, key: a, reply: posted}}]}
+    - {reply: posted, key: b, data: {status: 500}, expect: [{publish: out, data: {key: b}}]}
+- name: without the secret
+  steps: [{mqtt: in/a, fault: no secret 'token'}]
+`},
 		{"shared state, timers of keys, invoked by hand", `
 triggers: [{mqtt: "in/{k}"}, {state: other/v}, {function: other}]
 key: data.k
