@@ -233,6 +233,9 @@ func (a *App) syncDir(ctx context.Context) (done dirChanges, err error) {
 		if r.Action != "unchanged" {
 			done.changed = append(done.changed, fmt.Sprintf("function %s %s", name, r.Action)+because(r.State, r.Reason))
 			a.log.Info("a function was "+r.Action, "function", name, "revision", r.Revision, "state", r.State, "origin", catalog.FromDir)
+			for _, w := range r.Warnings {
+				a.log.Warn("a function was "+r.Action+" with a warning", "function", name, "warning", w)
+			}
 		}
 	}
 	return done, a.removeGone(ctx, found, here, &done)
@@ -352,6 +355,9 @@ func (a *App) warnings(b *functions.Bundle) (out []string) {
 	}
 	if len(b.Spec.Permissions.Streams) > 0 && len(a.config().Uplinks) == 0 {
 		out = append(out, "it appends to a stream, and there is no uplink: records wait on this gateway (see uplinks: in the configuration)")
+	}
+	if w := a.circleWarning(b); w != "" {
+		out = append(out, w)
 	}
 	return out
 }

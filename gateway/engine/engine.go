@@ -134,6 +134,7 @@ type Engine struct {
 	losses  *losses
 	marks   *marks
 	usage   *usage.Book
+	echoes  echoes
 
 	wheel *wheel
 	plant *plant

@@ -626,6 +626,48 @@ func TestACircleEnds(t *testing.T) {
 	require.EqualValues(t, 17, runs.Load())
 }
 
+func TestCirclesOfResultsAndStateEnd(t *testing.T) {
+	r := newRig(t)
+	var results, states atomic.Int64
+	r.fn("name: ping\ntriggers: [{mqtt: in/x}, {function: pong}]\n", func(*functions.Invocation, func(functions.Read) functions.ReadAnswer) *functions.Outcome {
+		results.Add(1)
+		return &functions.Outcome{Result: []byte("1")}
+	})
+	r.fn("name: pong\ntriggers: [{function: ping}]\n", func(*functions.Invocation, func(functions.Read) functions.ReadAnswer) *functions.Outcome {
+		results.Add(1)
+		return &functions.Outcome{Result: []byte("1")}
+	})
+	r.fn("name: self\ntriggers: [{mqtt: in/x}, {state: self/n}]\n", func(*functions.Invocation, func(functions.Read) functions.ReadAnswer) *functions.Outcome {
+		return ok(functions.Effect{Kind: functions.SetState, Name: "n", Value: []byte(fmt.Sprint(states.Add(1)))})
+	})
+	r.start()
+	settled(t, r.message("in/x", "1", "1", false))
+	r.wait("both ends", func() bool { return r.e.Counts().Losses["chain"] == 2 })
+	require.EqualValues(t, 17, results.Load())
+	require.EqualValues(t, 17, states.Load())
+	past, _, _ := r.e.Lives(100, false)
+	require.Contains(t, fmt.Sprintf("%+v", past), "functions that start one another went round more than 16 times")
+}
+
+// Another broker does not carry the length of a chain: a message that comes back is known by what it is.
+func TestACircleThroughAnotherBrokerEnds(t *testing.T) {
+	r := newRig(t)
+	r.broker.inProcess = false
+	var runs atomic.Int64
+	r.fn("name: loop\ntriggers: [{mqtt: loop/x}]\npermissions: {publish: [loop/x]}\n", func(*functions.Invocation, func(functions.Read) functions.ReadAnswer) *functions.Outcome {
+		runs.Add(1)
+		return ok(functions.Effect{Kind: functions.Publish, Name: "loop/x", Value: []byte("1")})
+	})
+	r.start()
+	settled(t, r.message("loop/x", "1", "", false))
+	for n := 1; r.e.Counts().Losses["chain"] == 0; n++ {
+		r.wait("a publish", func() bool { return len(r.broker.published()) == n })
+		settled(t, r.message("loop/x", "1", "", false)) // as the broker sends it
+	}
+	require.EqualValues(t, 17, runs.Load())
+	settled(t, r.message("loop/y", "1", "", false))
+}
+
 func TestSharedStateRunsAgainOnAConflict(t *testing.T) {
 	r := newRig(t)
 	const n, from = 60, 4

@@ -30,6 +30,9 @@ func (e *Engine) Offer(ctx context.Context, d drivers.Delivery) error {
 	if d.Mark != "" && !d.Again {
 		e.usedAnew(d.Mark)
 	}
+	if ev.Type == event.Message && ev.Chain == 0 && !e.opt.Broker.InProcess() {
+		ev.Chain = e.echoes.chainOf(ev, e.clock.Now())
+	}
 	e.stamp(ev)
 	life := e.lives.add(ev)
 	if ev.Type == event.Reading {

@@ -18,6 +18,9 @@ type brokerPort struct {
 }
 
 func (p *brokerPort) send(ctx context.Context, a *action) (drivers.Receipt, error) {
+	if !p.broker.InProcess() {
+		p.engine.echoes.note(a.topic, a.value, a.chain, p.engine.clock.Now())
+	}
 	return p.broker.Publish(ctx, drivers.Message{ID: a.id, Topic: a.topic, Payload: a.value, QoS: a.qos, Retain: a.retain})
 }
 
