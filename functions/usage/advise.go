@@ -40,8 +40,10 @@ type question struct {
 	now        int64
 	p99, max   int64 // p99 -1: not known
 	n          int64
-	hits       int64 // faults of this limit
-	low, high  int64 // suggestions are within these
+	hits       int64  // faults of this limit
+	low, high  int64  // suggestions are within these
+	open       bool   // there is no such limit now
+	written    string // how now is written, if text does not know
 	text       func(int64) string
 	round      func(int64) int64 // up to a number that a person would write
 	unmeasured string            // why there is nothing, where n is 0 though the function ran
@@ -60,10 +62,12 @@ func Advise(now functions.Limits, r *Record) []Advice {
 		{limit: "memory", now: now.Memory, p99: r.Memories.Quantile(0.99) << 10, max: r.Memories.Max() << 10, n: r.Memories.N(), hits: r.Count(functions.FaultMemory),
 			low: 2 << 20, high: 1 << 30, text: size, round: roundPower, unmeasured: "every one was too short to be measured"},
 		{limit: "effects", now: int64(now.Effects), p99: -1, max: r.Effects, n: runs, low: 4, high: functions.MaxEffects, text: count, round: roundPower},
+		{limit: "reads", now: int64(now.Reads), p99: -1, max: r.Reads, n: runs, low: 8, high: functions.MaxReads, text: count, round: roundPower},
 		{limit: "effect_bytes", now: int64(now.EffectBytes), p99: r.Outs.Quantile(0.99), max: r.Outs.Max(), n: r.Outs.N(),
 			low: 1 << 10, high: functions.MaxEffectBytes, text: size, round: roundPower},
 		{limit: "state", now: now.State, p99: -1, max: r.State, n: runs, low: 64 << 10, high: 256 << 20, text: size, round: roundPower},
 		{limit: "log_bytes", now: int64(now.LogBytes), p99: -1, max: r.Log, n: runs, low: 1 << 10, high: 64 << 10, text: size, round: roundPower},
+		rateQuestion(now.Rate, r),
 	}
 	out := make([]Advice, 0, len(questions))
 	for _, q := range questions {
@@ -72,13 +76,31 @@ func Advise(now functions.Limits, r *Record) []Advice {
 	return out
 }
 
+// rateQuestion is about events a second. Without a limit of its own a function takes any number, and advice is on one that
+// would stop a flood: twice as much room as others get, since what comes faster waits.
+func rateQuestion(now functions.Rate, r *Record) question {
+	q := question{limit: "rate", now: int64(now), p99: -1, max: r.PerSecond, n: r.Runs(), low: 10, high: 100_000, open: now == 0,
+		text: func(n int64) string { return fmt.Sprintf("%d/s", n) }, round: func(n int64) int64 { return roundDecimal(2*n, 1) }}
+	if now == 0 || now != functions.Rate(q.now) {
+		q.written = fmt.Sprint(float64(now))
+	}
+	if now > 0 && now < 1 {
+		q.n, q.max, q.unmeasured = 0, 0, "less than one a second is not measured"
+	}
+	return q
+}
+
 func (q *question) answer(runs int64) Advice {
 	a := Advice{Limit: q.limit, Now: q.text(q.now), Max: q.text(q.rough(q.max)), N: q.n, Fit: FitUnknown}
 	if q.p99 >= 0 {
 		a.P99 = q.text(q.rough(q.p99))
 	}
+	if q.written != "" {
+		a.Now = q.written
+	}
+	q.max, q.p99 = min(q.max, 1<<40), min(q.p99, 1<<40) // so that nothing below overflows, whatever the disk made of them
 	want := min(max(q.round(max(2*q.max, 4*q.p99)), q.low), q.high)
-	near := q.max >= q.now-q.now/5 && q.max > 0
+	near := q.max >= q.now-q.now/5 && q.max > 0 && !q.open
 	switch {
 	case q.hits > 0:
 		a.Fit, want = FitTight, min(max(want, q.round(2*q.now)), q.high)
@@ -92,7 +114,7 @@ func (q *question) answer(runs int64) Advice {
 	case q.n < Enough:
 		a.Why = fmt.Sprintf("rests on %s of the %d invocations that are wanted", units.Group(q.n), Enough)
 		return a
-	case want < q.now:
+	case want < q.now || q.open:
 		a.Fit = FitWide
 	default:
 		a.Fit, want = FitGood, q.now
@@ -114,7 +136,7 @@ func (q *question) rough(v int64) int64 {
 	case q.limit == "timeout":
 		for step = 100; step < v/100; step *= 10 {
 		}
-	case q.limit == "effects" || v < 1<<10:
+	case q.limit == "effects", q.limit == "reads", q.limit == "rate", v < 1<<10:
 	case v < 10<<20:
 		step = 1 << 10
 	default:
@@ -128,9 +150,14 @@ func roundDuration(us int64) int64 {
 	if us > 10_000_000 {
 		return (us + 999_999) / 1_000_000 * 1_000_000
 	}
-	for step := int64(1000); ; step *= 10 {
+	return roundDecimal(us, 1000)
+}
+
+// roundDecimal rounds up to 1, 2 or 5 of a power of ten times unit.
+func roundDecimal(n, unit int64) int64 {
+	for step := unit; ; step *= 10 {
 		for _, k := range []int64{1, 2, 5} {
-			if us <= k*step {
+			if n <= k*step {
 				return k * step
 			}
 		}

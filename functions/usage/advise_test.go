@@ -36,6 +36,16 @@ func TestAdvise(t *testing.T) {
 	require.Equal(t, Advice{Limit: "state", Now: "4MiB", Max: "4MiB", Suggest: "8MiB", Fit: FitTight, Why: "the highest is 99 % of it", N: 1030}, got["state"])
 	require.Equal(t, Advice{Limit: "memory", Now: "16MiB", P99: "3MiB", Max: "3MiB", Fit: FitUnknown, Why: "rests on 30 of the 100 invocations that are wanted", N: 30}, got["memory"])
 	require.Equal(t, "1KiB", got["log_bytes"].Suggest)
+	require.Equal(t, Advice{Limit: "rate", Now: "0", Max: "0/s", Suggest: "10/s", Fit: FitWide, N: 1030}, got["rate"])
+	limited := functions.DefaultLimits()
+	limited.Rate = 50
+	r.PerSecond = 30
+	require.Equal(t, FitGood, advise(t, limited, r)["rate"].Fit)
+	r.PerSecond = 50
+	require.Equal(t, "200/s", advise(t, limited, r)["rate"].Suggest)
+	limited.Rate = 0.5
+	require.Equal(t, FitUnknown, advise(t, limited, r)["rate"].Fit)
+	require.Equal(t, "0.5", advise(t, limited, r)["rate"].Now)
 
 	r.sample(&Sample{Wall: time.Second, Fault: functions.FaultTimeout})
 	require.Equal(t, Advice{Limit: "timeout", Now: "1s", P99: "60ms", Max: "1s", Suggest: "2s", Fit: FitTight, Why: "hit by 1 of 1 031 invocations", N: 1031},

@@ -449,7 +449,7 @@ func TestFoldingEqualsSums(t *testing.T) {
 				s := Sample{Fault: rapid.SampledFrom([]functions.FaultKind{"", "", functions.FaultError, functions.FaultTimeout, "new"}).Draw(r, "fault"),
 					Retry: rapid.Bool().Draw(r, "retry"), Wall: time.Duration(rapid.Int64Range(0, 1e12).Draw(r, "wall")), CPU: time.Duration(rapid.Int64Range(0, 1e9).Draw(r, "cpu")),
 					Memory: rapid.Int64Range(0, 1<<40).Draw(r, "memory"), In: rapid.Int64Range(0, 1<<20).Draw(r, "in"), Out: rapid.Int64Range(0, 1<<20).Draw(r, "out"),
-					Effects: rapid.IntRange(0, 100).Draw(r, "effects"), Log: rapid.Int64Range(0, 1<<14).Draw(r, "log")}
+					Effects: rapid.IntRange(0, 100).Draw(r, "effects"), Reads: rapid.IntRange(0, 100).Draw(r, "reads"), Log: rapid.Int64Range(0, 1<<14).Draw(r, "log")}
 				w.book.Add(who.function, who.revision, &s)
 				w.book.Wrote(who.function, who.revision, s.In)
 				if sums[who] == nil {

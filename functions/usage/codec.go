@@ -54,7 +54,7 @@ func (r *Record) encode() []byte {
 	for _, n := range r.Outcomes {
 		w.Uint(uint64(n))
 	}
-	for _, n := range []int64{int64(r.Wall), int64(r.CPU), r.In, r.Out, r.Written, r.State, r.Effects, r.Log, r.PerSecond} {
+	for _, n := range []int64{int64(r.Wall), int64(r.CPU), r.In, r.Out, r.Written, r.State, r.Effects, r.Reads, r.Log, r.PerSecond} {
 		w.Uint(uint64(max(n, 0)))
 	}
 	for _, h := range []*Histogram{&r.Walls, &r.CPUs, &r.Memories, &r.Outs} {
@@ -78,7 +78,7 @@ func decodeRecord(b []byte) (*Record, error) {
 		r.Outcomes[i] += positive(d)
 	}
 	r.Wall, r.CPU = time.Duration(positive(d)), time.Duration(positive(d))
-	for _, to := range []*int64{&r.In, &r.Out, &r.Written, &r.State, &r.Effects, &r.Log, &r.PerSecond} {
+	for _, to := range []*int64{&r.In, &r.Out, &r.Written, &r.State, &r.Effects, &r.Reads, &r.Log, &r.PerSecond} {
 		*to = positive(d)
 	}
 	for _, h := range []*Histogram{&r.Walls, &r.CPUs, &r.Memories, &r.Outs} {

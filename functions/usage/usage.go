@@ -68,12 +68,13 @@ type Sample struct {
 	In      int64 // bytes of the event's payload
 	Out     int64 // bytes of effects and result, as limits.effect_bytes counts them
 	Effects int   // how many
-	Log     int64 // bytes of its log
+	Reads   int   // different values that it read
+	Log     int64 // bytes of its log, as limits.log_bytes counts them
 }
 
 // SampleOf takes from an outcome what is metered. in is how many bytes its event's payload has.
 func SampleOf(in int, o *functions.Outcome) Sample {
-	s := Sample{Retry: o.Retry != nil, Wall: max(o.Usage.Wall, 0), CPU: max(o.Usage.CPU, 0), Memory: max(o.Usage.Memory, 0), In: int64(in), Out: int64(len(o.Result)), Effects: len(o.Effects)}
+	s := Sample{Retry: o.Retry != nil, Wall: max(o.Usage.Wall, 0), CPU: max(o.Usage.CPU, 0), Memory: max(o.Usage.Memory, 0), In: int64(in), Out: int64(len(o.Result)), Effects: len(o.Effects), Reads: len(o.Reads)}
 	if o.Fault != nil {
 		s.Fault = o.Fault.Kind
 	}
@@ -81,7 +82,7 @@ func SampleOf(in int, o *functions.Outcome) Sample {
 		s.Out += int64(len(o.Effects[i].Name) + len(o.Effects[i].Value))
 	}
 	for i := range o.Logs {
-		s.Log += int64(len(o.Logs[i].Text))
+		s.Log += int64(len(o.Logs[i].Text)) + 1
 	}
 	return s
 }
@@ -96,6 +97,7 @@ type Record struct {
 	Written   int64 // bytes of keys and values given to the store on behalf of the function
 	State     int64 // bytes of the function's state: the most that was seen
 	Effects   int64 // most of one invocation
+	Reads     int64 // likewise
 	Log       int64 // most bytes of log of one invocation
 	PerSecond int64 // most invocations that ended within one second
 
@@ -134,6 +136,7 @@ func (r *Record) sample(s *Sample) {
 	r.In += s.In
 	r.Out += s.Out
 	r.Effects = max(r.Effects, int64(s.Effects))
+	r.Reads = max(r.Reads, int64(s.Reads))
 	r.Log = max(r.Log, s.Log)
 	r.Walls.add(s.Wall.Microseconds())
 	r.CPUs.add(s.CPU.Microseconds())
@@ -155,6 +158,7 @@ func (r *Record) Add(o *Record) {
 	r.Written += o.Written
 	r.State = max(r.State, o.State)
 	r.Effects = max(r.Effects, o.Effects)
+	r.Reads = max(r.Reads, o.Reads)
 	r.Log = max(r.Log, o.Log)
 	r.PerSecond = max(r.PerSecond, o.PerSecond)
 	r.Walls.merge(&o.Walls)

@@ -13,9 +13,9 @@ import (
 )
 
 func TestSampleOf(t *testing.T) {
-	o := &functions.Outcome{Result: []byte("12345"), Effects: []functions.Effect{{Name: "ab", Value: []byte("cde")}}, Logs: []functions.LogLine{{Text: "four"}},
+	o := &functions.Outcome{Result: []byte("12345"), Effects: []functions.Effect{{Name: "ab", Value: []byte("cde")}}, Logs: []functions.LogLine{{Text: "four"}}, Reads: []functions.Read{{Name: "r"}},
 		Usage: functions.Usage{Wall: 3, CPU: -1, Memory: 7}, Fault: &functions.Fault{Kind: functions.FaultMemory}}
-	require.Equal(t, Sample{Fault: functions.FaultMemory, Wall: 3, Memory: 7, In: 9, Out: 10, Effects: 1, Log: 4}, SampleOf(9, o))
+	require.Equal(t, Sample{Fault: functions.FaultMemory, Wall: 3, Memory: 7, In: 9, Out: 10, Effects: 1, Reads: 1, Log: 5}, SampleOf(9, o))
 	require.True(t, func() bool { s := SampleOf(0, &functions.Outcome{Retry: &functions.RetryAsk{}}); return s.Retry }())
 }
 

@@ -40,6 +40,7 @@ type Usage struct {
 	OutP99    int64         `json:"out_p99_bytes"`
 	OutMax    int64         `json:"out_max_bytes"`
 	Effects   int64         `json:"effects_max"`
+	Reads     int64         `json:"reads_max"`
 	Log       int64         `json:"log_max_bytes"`
 	PerSecond int64         `json:"per_second_max"` // most invocations within a second
 }

@@ -39,7 +39,7 @@ func usageOf(r *usage.Row) api.Usage {
 		WallP50: us(r.Walls.Quantile(0.5)), WallP99: us(r.Walls.Quantile(0.99)), WallMax: us(r.Walls.Max()),
 		CPUP99: us(r.CPUs.Quantile(0.99)), CPUMax: us(r.CPUs.Max()),
 		MemoryP99: r.Memories.Quantile(0.99) << 10, MemoryMax: r.Memories.Max() << 10, OutP99: r.Outs.Quantile(0.99), OutMax: r.Outs.Max(),
-		Effects: r.Effects, Log: r.Log, PerSecond: r.PerSecond}
+		Effects: r.Effects, Reads: r.Reads, Log: r.Log, PerSecond: r.PerSecond}
 	for i, name := range usage.Endings() {
 		if n := r.Outcomes[i]; n > 0 {
 			u.Outcomes[name] = n

@@ -36,7 +36,7 @@ end`)
 		require.Greater(t, a.State, int64(900))
 		require.Greater(t, a.Written, int64(90_000))
 		require.Equal(t, int64(1), a.Effects)
-		require.Equal(t, int64(12), a.Log)
+		require.Equal(t, int64(13), a.Log, "a byte for the end of the line")
 	}
 	rows, err := a.Usage(ctx, api.UsageQuery{Function: "echo", Revisions: true, Since: time.Hour})
 	require.NoError(t, err)
