@@ -82,7 +82,7 @@ func (p *Pool) confined(shell, own []frame.Layer) {
 	c.proven = true
 	var missing []string
 	for _, l := range layers {
-		if l.State != frame.On && l.Why != whyNotRoot {
+		if l.State != frame.On {
 			missing = append(missing, fmt.Sprintf("%s is %s (%s)", l.Name, l.State, l.Why))
 		}
 	}

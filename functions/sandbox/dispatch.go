@@ -242,6 +242,9 @@ func (p *Pool) grow() {
 		rescue = rescue || (w.revocable() && len(p.movable(w)) > 0)
 	}
 	want := max(p.opts.Warm-shared, p.needed()-coming)
+	if want < 1 && !p.confine.proven && len(p.workers) == 0 {
+		want = 1 // to see how workers are confined, before there is something to run
+	}
 	if want < 1 && coming == 0 && len(p.workers) > 0 && (pressed || (rescue && !p.anyIdle())) {
 		want = 1
 	}

@@ -22,11 +22,11 @@ type shell struct {
 
 type shellLayer struct {
 	frame.Layer
-	put func(*syscall.SysProcAttr)
+	put func(*syscall.SysProcAttr) // nil: it is there without
 }
 
-// whyNotRoot is why a layer is missing that a gateway without root's rights does not need as much: nothing to warn of.
-const whyNotRoot = "the gateway is not root, so that its workers have its user"
+// active says whether a process is started in the layer.
+func (l *shellLayer) active() bool { return l.State == frame.On && l.put != nil }
 
 // The names of the layers of a shell.
 const (
@@ -44,7 +44,7 @@ func newShell(root bool) *shell {
 	}}
 	if !root {
 		namespaces |= unix.CLONE_NEWUSER
-		user.State, user.Why = frame.Unavailable, whyNotRoot
+		user.put, user.Why = nil, "the gateway's own, which is not root"
 	}
 	return &shell{layers: []shellLayer{user, {frame.Layer{Name: layerNamespaces}, func(a *syscall.SysProcAttr) { a.Cloneflags |= namespaces }}}}
 }
@@ -73,7 +73,7 @@ func (s *shell) report() []frame.Layer {
 func (s *shell) last() string {
 	name := ""
 	for _, l := range s.layers {
-		if l.State == frame.On {
+		if l.active() {
 			name = l.Name
 		}
 	}
@@ -88,7 +88,7 @@ func (s *shell) start(args []string, files []uintptr) (pid int, err error) {
 	}
 	for i := len(s.layers); i >= 0; i-- { // without each alone, the last first, and at last without all
 		without := func(name string) bool { return i > 0 && s.layers[i-1].Name != name }
-		if i > 0 && s.layers[i-1].State != frame.On {
+		if i > 0 && !s.layers[i-1].active() {
 			continue
 		}
 		pid, again := s.try(args, files, without)
@@ -96,7 +96,7 @@ func (s *shell) start(args []string, files []uintptr) (pid int, err error) {
 			continue
 		}
 		for j := range s.layers {
-			if l := &s.layers[j]; l.State == frame.On && !without(l.Name) {
+			if l := &s.layers[j]; l.active() && !without(l.Name) {
 				l.State, l.Why = frame.Unavailable, "the kernel does not allow it: "+err.Error()
 			}
 		}
@@ -120,7 +120,7 @@ func refused(err error) bool {
 func (s *shell) try(args []string, files []uintptr, wanted func(string) bool) (int, error) {
 	sys := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	for _, l := range s.layers {
-		if l.State == frame.On && wanted(l.Name) {
+		if l.active() && wanted(l.Name) {
 			l.put(sys)
 		}
 	}
