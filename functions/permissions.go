@@ -120,15 +120,21 @@ func ReadDeviceHint(name string) string { return hint("devices: {read: [" + quot
 func WriteDeviceHint(name string) string { return hint("devices: {write: [" + quote(name) + "]}") }
 
 func hint(permission string) string {
-	return "add to function.yaml: permissions: {" + permission + "}"
+	return hintBegin + "permissions: {" + permission + "}"
 }
+
+// maxHinted is the longest name that a hint has in full.
+const maxHinted = 300
 
 // quote puts a name in quotes where YAML needs them.
 func quote(s string) string {
 	if regexp.MustCompile(`^[A-Za-z_/][A-Za-z0-9_/.-]*$`).MatchString(s) {
 		return s
 	}
-	return fmt.Sprintf("%q", short(s))
+	if len(s) > maxHinted {
+		s = short(s)
+	}
+	return fmt.Sprintf("%q", s)
 }
 
 // Lines lists the permissions for people: "publish alerts/#", "write device fan".
