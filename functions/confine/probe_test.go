@@ -301,7 +301,7 @@ func targets(t *testing.T) map[string]string {
 // states are the layers by name.
 func states(t *testing.T, p *sandbox.Pool) map[string]frame.Layer {
 	t.Helper()
-	layers, err := p.Layers(time.Minute)
+	layers, err := p.Layers(t.Context(), time.Minute)
 	require.NoError(t, err)
 	all := map[string]frame.Layer{}
 	for _, l := range layers {

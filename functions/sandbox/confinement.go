@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -92,7 +93,7 @@ func (p *Pool) confined(shell, own []frame.Layer) {
 }
 
 // Layers waits at most so long for a first worker to be ready, and returns how it is confined. The error says why there is none.
-func (p *Pool) Layers(wait time.Duration) ([]frame.Layer, error) {
+func (p *Pool) Layers(ctx context.Context, wait time.Duration) ([]frame.Layer, error) {
 	deadline := time.Now().Add(wait)
 	for {
 		s := p.Stats()
@@ -104,6 +105,10 @@ func (p *Pool) Layers(wait time.Duration) ([]frame.Layer, error) {
 		case time.Now().After(deadline):
 			return nil, fmt.Errorf("no worker was ready after %v", wait)
 		}
-		time.Sleep(5 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
 }

@@ -74,7 +74,24 @@ type WorkerStatus struct {
 	Max     int   `json:"max"`
 	Started int64 `json:"started"`
 	Killed  int64 `json:"killed"`
+
+	StartError string  `json:"start_error,omitempty"` // why workers do not start
+	Layers     []Layer `json:"layers,omitempty"`      // of their confinement
 }
+
+// Layer is one layer of the workers' confinement.
+type Layer struct {
+	Name  string `json:"name"`
+	State string `json:"state"`         // LayerOn, LayerOff, LayerUnavailable
+	Why   string `json:"why,omitempty"` // it is not on, or only in part
+}
+
+// The states of a layer.
+const (
+	LayerOn          = "on"
+	LayerOff         = "off"         // it could be on and is not
+	LayerUnavailable = "unavailable" // this machine does not have it
+)
 
 // SourceStatus is one source.
 type SourceStatus struct {

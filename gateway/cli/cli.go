@@ -33,7 +33,7 @@ const (
 func exitTable() [][2]string {
 	return [][2]string{
 		{"0", "it worked"},
-		{"1", "it failed; for status: the gateway is not ready"},
+		{"1", "it failed; for status: the gateway is not ready; for doctor: something is wrong"},
 		{"2", "the command line or the configuration is wrong"},
 		{"3", "no gateway answers"},
 		{"4", "what was named does not exist"},
@@ -45,11 +45,12 @@ type Options struct {
 	Version string
 	Kinds   []string // of devices, for config check
 
-	Devices func(*config.Config) error                     // says what is wrong with the settings of devices, each in the way of its kind
-	Run     func(ctx context.Context, o RunOptions) error  // the gateway, until ctx ends
-	Worker  func() int                                     // a worker process; what it returns is the exit code
-	Demo    func(ctx context.Context, o DemoOptions) error // the demo, until ctx ends
-	Stage   func() (Stage, error)                          // what runs the cases of functions
+	Devices func(*config.Config) error                                       // says what is wrong with the settings of devices, each in the way of its kind
+	Run     func(ctx context.Context, o RunOptions) error                    // the gateway, until ctx ends
+	Layers  func(ctx context.Context, c *config.Config) ([]api.Layer, error) // how a worker is confined that is started to look
+	Worker  func() int                                                       // a worker process; what it returns is the exit code
+	Demo    func(ctx context.Context, o DemoOptions) error                   // the demo, until ctx ends
+	Stage   func() (Stage, error)                                            // what runs the cases of functions
 
 	Stdin          io.Reader // os.Stdin
 	Stdout, Stderr io.Writer // os.Stdout, os.Stderr
@@ -99,7 +100,7 @@ func (p *Program) commands() []*command {
 	return []*command{
 		runCommand(), demoCommand(), devCommand(), testCommand(), cloudCommand(),
 		statusCommand(), topCommand(), functionsCommand(), eventsCommand(), deadCommand(), stateCommand(), devicesCommand(), syncCommand(),
-		newCommand(), configCommand(), reloadCommand(), versionCommand(), completionCommand(),
+		newCommand(), configCommand(), reloadCommand(), doctorCommand(), versionCommand(), completionCommand(),
 	}
 }
 

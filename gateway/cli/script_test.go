@@ -24,6 +24,7 @@ import (
 	"github.com/perigee-iot/perigee/gateway/api"
 	"github.com/perigee-iot/perigee/gateway/api/apitest"
 	"github.com/perigee-iot/perigee/gateway/cli"
+	"github.com/perigee-iot/perigee/gateway/config"
 )
 
 var update = flag.Bool("update", false, "write what the commands print into the scripts")
@@ -53,7 +54,10 @@ func program() *cli.Program {
 			return nil
 		},
 		Worker: func() int { return 7 },
-		Stage:  func() (cli.Stage, error) { return stage.Open(nil) },
+		Layers: func(context.Context, *config.Config) ([]api.Layer, error) {
+			return []api.Layer{{Name: "rlimits", State: api.LayerOn}, {Name: "seccomp", State: api.LayerOff, Why: "as told"}}, nil
+		},
+		Stage: func() (cli.Stage, error) { return stage.Open(nil) },
 		Demo: func(_ context.Context, o cli.DemoOptions) error {
 			fmt.Println("demo", o.Dir, o.For, o.Plain)
 			return nil
@@ -164,6 +168,12 @@ func gatewayCommand(ts *testscript.TestScript, _ bool, args []string) {
 		f.Edit(func(d *apitest.Data) {
 			d.Status.Ready, d.Status.Problems = false, []string{"the broker is not connected"}
 		})
+	case "confined":
+		f.Edit(func(d *apitest.Data) {
+			d.Status.Workers.Layers = []api.Layer{{Name: "rlimits", State: api.LayerOn}, {Name: "landlock", State: args[1], Why: "as told"}}
+		})
+	case "blocked":
+		f.Edit(func(d *apitest.Data) { d.Functions["quiet"].State, d.Functions["quiet"].Reason = "blocked", args[1] })
 	case "problem":
 		f.Edit(func(d *apitest.Data) { *d.Problems = append(*d.Problems, args[1]) })
 	case "empty":

@@ -31,6 +31,7 @@ func run() int {
 		Kinds:   app.KindNames(),
 		Devices: app.CheckDevices,
 		Run:     gateway,
+		Layers:  app.Layers,
 		Worker:  worker.Main,
 		Demo:    showDemo,
 		Stage:   func() (cli.Stage, error) { return stage.Open(nil) },
