@@ -223,7 +223,15 @@ func TestSecretsAreNotWritten(t *testing.T) {
 		require.NotContains(t, string(text), "hunter2")
 		require.Contains(t, string(text), "[hidden]")
 	}
-	_, err := record("\xffhunter2").File(mask)
+	own := record(`"hunter2"`)
+	own.Inv.Secrets = []functions.Secret{{Name: "token", Value: "hunter2"}, {Name: "pin", Value: "17"}}
+	own.Bundle.Spec = spec(t, strings.Replace(overheat, "streams: [alerts]", "streams: [alerts], secrets: [token, pin]", 1))
+	text, err := own.File(nil)
+	require.NoError(t, err)
+	require.NotContains(t, string(text), "hunter2")
+	require.Contains(t, string(text), "    secrets:\n      token: hidden\n      pin: hidden\n")
+	require.Contains(t, string(text), `text: "say hidden"`, "as the function will say it in the case")
+	_, err = record("\xffhunter2").File(mask)
 	require.ErrorContains(t, err, "with a secret in them")
 }
 

@@ -29,11 +29,9 @@ type Record struct {
 
 // File writes a record as a case file. The case expects what the invocation did, and Parse reads it for the function as it is now; an error says
 // why there can be no such case.
-// Mask takes secrets out of text; nil if there are none.
+// Mask takes secrets out of text; nil if there are none but those of the invocation.
 func (r *Record) File(mask func(string) string) ([]byte, error) {
-	if mask == nil {
-		mask = func(s string) string { return s }
-	}
+	mask = r.hiding(mask)
 	w := &writer{r: r, spec: r.Bundle.Spec, mask: mask}
 	inv, ev := r.Inv, r.Inv.Event
 	w.line(0, "# Event %s, as gateway %s saw it; revision %.12s of function %s ran on it.", plain(rules.Printable(mask(ev.ID), 100)), plain(rules.Printable(inv.Gateway, 100)),
@@ -51,6 +49,26 @@ func (r *Record) File(mask func(string) string) ([]byte, error) {
 	}
 	return text, nil
 }
+
+// hiding adds the invocation's own secrets to what mask takes out: the gateway may have others by now.
+func (r *Record) hiding(mask func(string) string) func(string) string {
+	return func(s string) string {
+		if mask != nil {
+			s = mask(s)
+		}
+		for _, secret := range r.Inv.Secrets {
+			if len(secret.Value) >= shortSecret {
+				s = strings.ReplaceAll(s, secret.Value, hidden)
+			}
+		}
+		return s
+	}
+}
+
+const (
+	hidden      = "hidden" // what stands in the place of a secret
+	shortSecret = 4        // bytes; shorter ones occur in any text
+)
 
 // writer writes one case.
 type writer struct {
@@ -120,7 +138,7 @@ func (w *writer) given() {
 		}
 		value := w.mask(secret.Value)
 		if value == secret.Value { // it is too short to be looked for
-			value = "hidden"
+			value = hidden
 		}
 		w.line(3, "%s: %s", w.quote(secret.Name), quote(value))
 	}

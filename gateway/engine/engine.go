@@ -8,7 +8,8 @@
 //
 // Beside it stand which functions there are and what they act on (install.go, invoke.go, routes.go, plant.go, ports.go); what tells
 // one event from another that came before (delivery.go, marks.go, seen.go, dedupe.go); retries and timers (wheel.go, timers.go), deadletters.go,
-// the gateway's clock (clock.go), and what people see of it all: lives.go, logs.go, stats.go, losses.go.
+// the gateway's clock (clock.go), and what people see of it all: lives.go, logs.go, stats.go, losses.go. What a function would do is said by
+// dryrun.go, and what it did, to be played again, by records.go.
 //
 // # Who waits for whom
 //
