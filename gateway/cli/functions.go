@@ -51,6 +51,7 @@ func functionsCommand() *command {
 					return c.eachFunction("resumed", func(gw *api.Client, name string) error { return gw.Resume(c.ctx, name) })
 				},
 			},
+			allowCommand(),
 			invokeCommand(),
 			logsCommand(),
 			usageCommand(),

@@ -3,6 +3,7 @@ package cli_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -180,6 +181,19 @@ func gatewayCommand(ts *testscript.TestScript, _ bool, args []string) {
 		f.Edit(func(d *apitest.Data) {
 			clear(d.Functions)
 			*d.Devices, *d.Dead, *d.Uplinks, *d.Streams, *d.Usage, *d.Advice = nil, nil, nil, nil, nil, nil
+		})
+	case "denied": // of a function of this origin; its folder is in functions/
+		f.Edit(func(d *apitest.Data) {
+			letter := func(kind functions.FaultKind, hint string) api.DeadLetter {
+				return api.DeadLetter{ID: "d9", Function: "chatty", Fault: &functions.Fault{Kind: kind, Message: "main.lua:2: may not", Hint: hint}}
+			}
+			text := ts.ReadFile("functions/talk/function.yaml")
+			d.Functions["chatty"] = &api.Function{Name: "chatty", State: "active", Origin: args[1], Revision: "1234", Dead: 2,
+				Files: map[string]string{"function.yaml": text, "main.lua": "return function() end"}}
+			*d.Dead = []api.DeadLetter{letter("denied", functions.WriteDeviceHint("fan")), letter("denied", functions.PublishHint("alerts/y")), letter("denied", functions.PublishHint("alerts/x")),
+				letter("denied", functions.PublishHint("known")), letter("error", functions.PublishHint("no/denial")), letter("denied", "add to function.yaml: limits: {memory: 1GiB}")}
+			*d.Logs = []api.LogLine{{Function: "chatty", Fault: &functions.Fault{Kind: "denied", Hint: functions.HTTPHint("https://api.example.com/v1")}}}
+			*d.Config = json.RawMessage(`{"functions":{"dir":` + strconv.Quote(ts.MkAbs("functions")) + `}}`)
 		})
 	case "log":
 		f.Edit(func(d *apitest.Data) {

@@ -77,7 +77,7 @@ func (f *Fake) Following() int {
 func (f *Fake) Edit(change func(d *Data)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	d := Data{&f.status, f.functions, &f.logs, &f.lives, &f.dead, &f.state, &f.devices, &f.uplinks, &f.streams, &f.usage, &f.advice, &f.top, &f.problems}
+	d := Data{&f.status, f.functions, &f.logs, &f.lives, &f.dead, &f.state, &f.devices, &f.uplinks, &f.streams, &f.usage, &f.advice, &f.top, &f.problems, &f.config}
 	change(&d)
 	close(f.changed)
 	f.changed = make(chan struct{})
@@ -98,6 +98,7 @@ type Data struct {
 	Advice    *[]api.Advice
 	Top       *func() *api.Top // called under the lock, for each time that somebody asks
 	Problems  *[]string        // of the next reload
+	Config    *json.RawMessage
 }
 
 // enter locks and returns the error that the method was told to return.
