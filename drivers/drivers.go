@@ -38,6 +38,10 @@ type Delivery struct {
 	Mark string
 	// Again says that the sender itself calls this a repetition (MQTT: DUP). Only such a one is ever dropped.
 	Again bool
+
+	// Refused is why the source itself has turned the event away, and settled it: "" for one that it offers. The engine shows such an
+	// event to people, and nothing else; its Data may be missing.
+	Refused string
 }
 
 // Emit takes a delivery from a source. It returns when the gateway has taken charge of it (not yet accepted it: that is

@@ -37,7 +37,7 @@ type conn struct {
 	left    int      // bytes of the packet that are still to come
 	passed  uint64   // PUBLISH packets handed to mochi's buffer
 	seen    uint64   // PUBLISH packets that mochi has decoded
-	cuts    []uint64 // which of them were cut
+	cuts    []cut    // those of them that were cut
 	held    *session
 	moving  bool   // it takes a session over
 	leaving bool   // it ends
@@ -138,20 +138,27 @@ func (c *conn) cut(first byte, length int) error {
 	if _, err := io.CopyN(io.Discard, c.r, int64(length-2-rest)); err != nil {
 		return err
 	}
-	c.cuts = append(c.cuts, c.passed)
+	c.cuts = append(c.cuts, cut{nth: c.passed, size: length - 2 - rest})
 	c.head = append(binary.AppendUvarint([]byte{first}, uint64(len(body))), body...)
 	c.left = 0
 	return nil
 }
 
-// wasCut says whether the PUBLISH that mochi has just decoded was cut. It is called once for each.
-func (c *conn) wasCut() bool {
+// cut is a PUBLISH that went on without its properties and its payload.
+type cut struct {
+	nth  uint64 // it was the nth
+	size int    // bytes that were left out
+}
+
+// wasCut returns how many bytes of the PUBLISH that mochi has just decoded were left out, 0 if it is whole. It is called once for each.
+func (c *conn) wasCut() int {
 	c.seen++
-	if len(c.cuts) == 0 || c.cuts[0] != c.seen {
-		return false
+	if len(c.cuts) == 0 || c.cuts[0].nth != c.seen {
+		return 0
 	}
+	n := c.cuts[0].size
 	c.cuts = c.cuts[1:]
-	return true
+	return n
 }
 
 // errHangUp is what a hook returns to mochi to end the connection.

@@ -41,6 +41,7 @@ type engine struct {
 	err   error // what Ack gets
 	got   []drivers.Delivery
 	acked int
+	shown []string // what the broker had refused, and why
 	forgot
 	block chan struct{} // not nil: emit waits for it
 }
@@ -52,6 +53,11 @@ type forgot struct {
 
 func (e *engine) emit(ctx context.Context, d drivers.Delivery) error {
 	e.mu.Lock()
+	if d.Refused != "" {
+		e.shown = append(e.shown, d.Event.Topic+": "+d.Refused)
+		e.mu.Unlock()
+		return nil
+	}
 	block := e.block
 	e.mu.Unlock()
 	if block != nil {
@@ -87,6 +93,12 @@ func (e *engine) forgotten() ([]string, []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return slices.Clone(e.sessions), slices.Clone(e.marks)
+}
+
+func (e *engine) refusals() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.shown)
 }
 
 func (e *engine) deliveries() []drivers.Delivery {

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
@@ -172,12 +173,12 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 	}
 	switch pk.FixedHeader.Type {
 	case packets.Publish:
-		cut := c.wasCut()
+		missing := c.wasCut()
 		if pk.PublishValidate(0) != packets.CodeSuccess {
 			h.s.b.refuse(refusedProtocol, cl.ID, "a PUBLISH against the protocol", "client", cl.ID)
 			return pk, nil // mochi says so and hangs up
 		}
-		return h.publish(cl, c, pk, cut)
+		return h.publish(cl, c, pk, missing)
 	case packets.Pubrel:
 		code := packets.CodeSuccess
 		if h.s.line.release(c.held, pk.PacketID) {
@@ -197,22 +198,26 @@ func (h *hook) OnPacketRead(cl *mqtt.Client, pk packets.Packet) (packets.Packet,
 // nothing is a packet that mochi does nothing about: the acknowledgement of a message that it did not send.
 var nothing = packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Puback}}
 
-// publish checks a PUBLISH and takes it, if it is more than QoS 0.
-func (h *hook) publish(cl *mqtt.Client, c *conn, pk packets.Packet, cut bool) (packets.Packet, error) {
+// publish checks a PUBLISH, of which missing bytes were left out, and takes it, if it is more than QoS 0.
+func (h *hook) publish(cl *mqtt.Client, c *conn, pk packets.Packet, missing int) (packets.Packet, error) {
 	s, b := h.s, h.s.b
-	if cut || len(pk.Payload) > b.opts.MaxPayload {
-		b.refuse(refusedSize, cl.ID, "a payload above the limit", "client", cl.ID, "topic", pk.TopicName, "limit", b.opts.MaxPayload)
-		if c.v5 {
+	if n := max(missing, len(pk.Payload)); missing > 0 || n > b.opts.MaxPayload {
+		b.refuse(refusedSize, cl.ID, "a payload above the limit", "client", cl.ID, "topic", pk.TopicName, "bytes", n, "limit", b.opts.MaxPayload,
+			"hint", "send it in parts, or less often and only what changed")
+		s.show(c, pk, fmt.Sprintf("its payload has %d bytes, more than the %d that are allowed", n, b.opts.MaxPayload))
+		if c.v5 && missing > 0 { // longer than CONNACK allowed: the protocol demands it
 			return nothing, s.hangUp(cl, packets.ErrPacketTooLarge)
 		}
-		return nothing, s.turnAway(cl, c, pk, packets.ErrPacketTooLarge)
+		return nothing, s.turnAway(cl, c, pk, packets.ErrQuotaExceeded)
 	}
 	if err := checkName(pk.TopicName); err != nil {
 		b.refuse(refusedTopic, cl.ID, "bad topic", "client", cl.ID, "error", err)
+		s.show(c, pk, err.Error())
 		return nothing, s.turnAway(cl, c, pk, packets.ErrTopicNameInvalid)
 	}
 	if !b.mayPublish(c.user, pk.TopicName) {
 		b.denied(c.user, cl.ID, "publish", pk.TopicName)
+		s.show(c, pk, "its client may not publish to this topic")
 		if !c.v5 && pk.FixedHeader.Qos > 0 { // it cannot be told, and must not be told that all is well
 			return nothing, s.hangUp(cl, packets.ErrNotAuthorized)
 		}
@@ -248,6 +253,11 @@ func (h *hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet
 		}
 	}
 	return pk
+}
+
+// show tells the gateway of a message that will not be taken, so that people see it among the events.
+func (s *serving) show(c *conn, pk packets.Packet, why string) {
+	_ = s.emit(c.ctx, drivers.Delivery{Event: s.event(pk.TopicName, pk.Payload, false), Refused: why})
 }
 
 // turnAway answers a message that will not be taken so that it is not sent again.

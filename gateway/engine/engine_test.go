@@ -826,3 +826,14 @@ func TestTheLogOfAllFunctionsIsOneInOrder(t *testing.T) {
 	past, _, _ := e.Logs("", 10, false)
 	require.Equal(t, []string{"b", "a", "b"}, []string{past[0].Function, past[1].Function, past[2].Function})
 }
+
+func TestWhatItsSourceRefusedIsShown(t *testing.T) {
+	r := newRig(t)
+	ev := &event.Event{Source: "mqtt", Type: event.Message, Topic: "in/\xff", Subject: "in/\xff"}
+	require.NoError(t, r.e.Offer(t.Context(), drivers.Delivery{Event: ev, Refused: "its payload is too large"}))
+	past, _, _ := r.e.Lives(10, false)
+	require.Len(t, past, 1)
+	require.Equal(t, "in/?", past[0].Subject)
+	require.Equal(t, "its payload is too large", past[0].Refused)
+	require.Empty(t, r.e.Counts().Refused, "its source has counted it")
+}

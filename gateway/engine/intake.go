@@ -20,6 +20,10 @@ import (
 func (e *Engine) Offer(ctx context.Context, d drivers.Delivery) error {
 	ev := d.Event
 	e.counts.received.Add(1)
+	if d.Refused != "" {
+		e.show(d)
+		return nil
+	}
 	if why := e.unacceptable(ev); why != "" {
 		e.refuse(d, why)
 		return nil
@@ -78,6 +82,14 @@ func (e *Engine) refuse(d drivers.Delivery, why string) {
 	if d.Ack != nil {
 		d.Ack(fmt.Errorf("%w: %s", drivers.ErrRefused, why))
 	}
+}
+
+// show lets people see an event that its source has turned away, counted and settled.
+func (e *Engine) show(d drivers.Delivery) {
+	ev := *d.Event
+	ev.Topic, ev.Subject = strings.ToValidUTF8(ev.Topic, "?"), strings.ToValidUTF8(ev.Subject, "?")
+	e.stamp(&ev)
+	e.lives.add(&ev).refuse(d.Refused)
 }
 
 // take makes jobs of what an event matched. From a source that can redeliver they wait in memory, and the source keeps
