@@ -19,7 +19,8 @@ func doctorCommand() *command {
 		name: "doctor", brief: "what is wrong with the gateway and its machine, and how workers are confined",
 		text: `It looks at the gateway, if one runs, and at the machine: broker, uplinks, functions, disk, memory, clock. Each layer of the workers'
 confinement is on, off, or unavailable on this machine, with the reason; without a gateway, a worker is started to see.
-"warning" is what may be as it should: a link that is down, a layer that this kernel does not have. The exit code is 0 only if nothing is wrong.`,
+"warning" is what may be as it should: a link that is down, a layer that this kernel does not have.
+The exit code is 0 only if nothing is wrong.`,
 		examples: []string{"perigee doctor", "perigee doctor --json | jq '.layers[] | select(.state != \"on\")'"},
 		run: func(c *call) error {
 			r := c.examine()
