@@ -119,7 +119,7 @@ func (e *Engine) newAction(j *job, x *functions.Effect, index int) *action {
 			}
 		}
 	} else if x.Kind == functions.CallHTTP {
-		a.web(e, j, x)
+		a.web(j, x)
 	} else if x.WithID {
 		a.value = withID(a.value, a.id)
 	}

@@ -43,10 +43,10 @@ func ofWebTarget(name string) (fn, origin string, ok bool) {
 }
 
 // web makes a new action that of an HTTP call.
-func (a *action) web(e *Engine, j *job, x *functions.Effect) {
+func (a *action) web(j *job, x *functions.Effect) {
 	a.topic = "" // it may hold a secret
 	perms := &j.dep.spec().Permissions
-	c, err := newWebCall(x, j.key, perms, e.secretsOf(perms))
+	c, err := newWebCall(x, j.key, perms, j.inv.Secrets)
 	if err != nil { // what is wrong with an effect is found before
 		a.value, a.target = nil, webTarget(a.fn, "")
 		return

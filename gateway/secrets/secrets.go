@@ -23,6 +23,8 @@ const (
 	MaxValue = 4 << 10
 	// minMasked is the size of the smallest secret that is looked for in text: shorter ones would be found everywhere.
 	minMasked = 6
+	// maxEarlier bounds the values of earlier loads that are masked still.
+	maxEarlier = 256
 )
 
 // Hidden stands in text where a secret was.
@@ -52,7 +54,7 @@ func Open(files map[string]string, credentials string) *Set {
 	return s
 }
 
-// Load reads all files anew.
+// Load reads all files anew. Values that they had before stay masked until the gateway ends.
 func (s *Set) Load(files map[string]string) {
 	v := &values{files: maps.Clone(files), by: map[string]string{}, wrong: map[string]error{}}
 	for name, file := range files {
@@ -70,6 +72,9 @@ func (s *Set) Load(files map[string]string) {
 		if len(text) >= minMasked {
 			v.long = append(v.long, text)
 		}
+	}
+	if was := s.now.Load(); was != nil { // what began with an earlier value may still say it
+		v.long = append(v.long, was.long[:min(len(was.long), maxEarlier)]...)
 	}
 	slices.SortFunc(v.long, func(a, b string) int {
 		if len(a) != len(b) {

@@ -39,6 +39,7 @@ func TestSecrets(t *testing.T) {
 	_, err := s.Get("other")
 	require.ErrorIs(t, err, ErrNone)
 
+	require.Equal(t, "*** ***", s.Mask("s3cret-token windows"))
 	write(t, dir, "token", "another-token", 0o600)
 	delete(files, "crlf")
 	require.Equal(t, "s3cret-token", value(t, s, "token"), "until it is told to")
@@ -46,6 +47,7 @@ func TestSecrets(t *testing.T) {
 	require.Equal(t, "another-token", value(t, s, "token"))
 	_, err = s.Get("crlf")
 	require.ErrorIs(t, err, ErrNone)
+	require.Equal(t, "*** *** ***", s.Mask("s3cret-token windows another-token"), "the earlier ones, too")
 }
 
 func TestFilesThatAreNoSecrets(t *testing.T) {
