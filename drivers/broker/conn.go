@@ -33,11 +33,11 @@ type conn struct {
 
 	// The rest belongs to the reading goroutine.
 	v5      bool
-	head    []byte   // goes out before what is left of the packet
-	left    int      // bytes of the packet that are still to come
-	passed  uint64   // PUBLISH packets handed to mochi's buffer
-	seen    uint64   // PUBLISH packets that mochi has decoded
-	cuts    []cut    // those of them that were cut
+	head    []byte // goes out before what is left of the packet
+	left    int    // bytes of the packet that are still to come
+	passed  uint64 // PUBLISH packets handed to mochi's buffer
+	seen    uint64 // PUBLISH packets that mochi has decoded
+	cuts    []cut  // those of them that were cut
 	held    *session
 	moving  bool   // it takes a session over
 	leaving bool   // it ends
