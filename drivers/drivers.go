@@ -114,6 +114,9 @@ type Env struct {
 type Filter struct {
 	Topic string
 	QoS   byte
+	// Watched says that what matches only this filter is nothing for a function now: people are to see it, and why. What is
+	// retained is emitted once the filter is one that functions want. Only a broker in the process gets such filters.
+	Watched bool
 }
 
 // Message is one MQTT message to publish.

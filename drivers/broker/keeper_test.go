@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/perigee-iot/perigee/drivers"
 	"github.com/perigee-iot/perigee/internal/event"
 	"github.com/perigee-iot/perigee/internal/store"
 )
@@ -98,6 +99,18 @@ func TestRetainedForFunctions(t *testing.T) {
 		return true
 	})
 	require.Equal(t, []string{"second/1", "second/2"}, seen)
+}
+
+func TestWatchedFilters(t *testing.T) {
+	r := start(t, Options{})
+	r.mustPublish(t, "bl/0", "old", true)
+	require.NoError(t, r.Subscribe(t.Context(), []drivers.Filter{{Topic: "bl/#", Watched: true}}))
+	c, _ := dialRaw(t, r.addr, 4, login{id: "pub", clean: true})
+	c.publish("bl/1", "seen", 1, 1, false)
+	c.expect(puback, 1)
+	require.Equal(t, []string{"seen"}, r.e.payloads(), "what is retained waits for a function")
+	require.NoError(t, r.Subscribe(t.Context(), []drivers.Filter{{Topic: "bl/#"}}))
+	require.Equal(t, "old", string(r.e.wait(t, 2)[1].Event.Data))
 }
 
 func TestRetainedAreBounded(t *testing.T) {

@@ -43,14 +43,16 @@ func matchAny(filters []string, name string) bool {
 
 // wanted is an immutable set of filters.
 type wanted struct {
-	filters []string // sorted
+	filters []string // sorted, without those that are only watched
 	tree    topic.Tree[struct{}]
 }
 
 func newWanted(filters []drivers.Filter) *wanted {
 	w := &wanted{}
 	for _, f := range filters {
-		w.filters = append(w.filters, f.Topic)
+		if !f.Watched {
+			w.filters = append(w.filters, f.Topic)
+		}
 		w.tree.Add(f.Topic, struct{}{})
 	}
 	slices.Sort(w.filters)

@@ -130,7 +130,7 @@ func (v *lives) show(l api.Life) {
 		v.out.line("%s %s %s%s", v.out.dim(clock(l.Time)), v.out.bold(safe(l.Subject, 200)), safe(l.Preview, 120), end)
 	}
 	for _, o := range l.Outcomes {
-		if o.What == "running" || o.What == "waiting" {
+		if o.What == "running" || o.What == "waiting" && o.Why == "" {
 			continue
 		}
 		key := fmt.Sprint(o.Function, " ", o.What, " ", o.Attempt)

@@ -97,6 +97,12 @@ func (b *fakeBroker) Publish(_ context.Context, m drivers.Message) (drivers.Rece
 	return receipt{}, nil
 }
 
+func (b *fakeBroker) subscribed() []drivers.Filter {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append([]drivers.Filter(nil), b.filters...)
+}
+
 func (b *fakeBroker) published() []drivers.Message {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -766,6 +772,47 @@ func TestSkippedFunctionsSayWhy(t *testing.T) {
 	settled(t, r.message("in/attic", `{"temperature": 1}`, "", false))
 	lives, _, _ := r.e.Lives(1, false)
 	require.Equal(t, "excluded by in/attic", lives[0].Outcomes[0].Why)
+}
+
+func TestABlockedFunctionSaysWhyItDidNotRun(t *testing.T) {
+	r := newRig(t)
+	never := func(*functions.Invocation, func(functions.Read) functions.ReadAnswer) *functions.Outcome {
+		t.Error("it ran")
+		return ok()
+	}
+	r.fn("name: door\ntriggers: [{mqtt: bl/1}, {device: meter}, {every: 1s}, {function: other}]\n", never)
+	require.NoError(t, r.e.SetState(t.Context(), "door", Blocked, `needs device "nothere"`))
+	r.start()
+	require.Contains(t, r.broker.subscribed(), drivers.Filter{Topic: "bl/1", QoS: 1, Watched: true})
+	require.Empty(t, r.e.Ticks())
+	for topic, payload := range map[string]string{"bl/1": "1", "meter/1/json": `{"power": 1}`} {
+		settled(t, r.message(topic, payload, "", false))
+		lives, _, _ := r.e.Lives(1, false)
+		require.Equal(t, []LifeOutcome{{Function: "door", What: "skipped", Why: `blocked: needs device "nothere"`}}, lives[0].Outcomes)
+	}
+	r.fn("name: both\ntriggers: [{mqtt: bl/1}]\n", count)
+	require.Contains(t, r.broker.subscribed(), drivers.Filter{Topic: "bl/1", QoS: 1})
+}
+
+func TestWhatAnEventWaitsForIsSaid(t *testing.T) {
+	r := newRig(t)
+	hold := make(chan struct{})
+	r.fn("name: slow\nkey: \"{topic}\"\ntriggers: [{mqtt: in/#}]\n", func(*functions.Invocation, func(functions.Read) functions.ReadAnswer) *functions.Outcome {
+		<-hold
+		return ok()
+	})
+	r.start()
+	first, second := r.message("in/a", "1", "", false), r.message("in/a", "2", "", false)
+	lives, _, _ := r.e.Lives(2, false)
+	require.Equal(t, "running", lives[0].Outcomes[0].What)
+	require.Empty(t, lives[0].Outcomes[0].Why)
+	require.Equal(t, []LifeOutcome{{Function: "slow", What: "waiting", Why: "for earlier events of its key"}}, lives[1].Outcomes)
+	close(hold)
+	settled(t, first)
+	settled(t, second)
+	lives, _, _ = r.e.Lives(1, false)
+	require.Equal(t, "committed", lives[0].Outcomes[0].What)
+	require.Empty(t, lives[0].Outcomes[0].Why)
 }
 
 func TestAnEventThatCannotBeSentAgainIsStoredOrCommitted(t *testing.T) {

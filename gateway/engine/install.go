@@ -22,7 +22,7 @@ type State string
 const (
 	Active  State = "active"
 	Paused  State = "paused"  // its events collect in its share of the inbox
-	Blocked State = "blocked" // it names something that the gateway lacks, and gets no events
+	Blocked State = "blocked" // it names something that the gateway lacks, and runs on no events
 )
 
 // Deployment is one revision of a function as this gateway runs it. It does not change; a new one takes its place.
@@ -270,7 +270,7 @@ func (e *Engine) subscribe(ctx context.Context) error {
 	e.subscribing.Lock()
 	defer e.subscribing.Unlock()
 	e.mu.Lock()
-	filters := e.routes.subscriptions()
+	filters := e.routes.subscriptions(e.opt.Broker.InProcess())
 	e.mu.Unlock()
 	if err := e.opt.Broker.Subscribe(ctx, filters); err != nil {
 		return fmt.Errorf("subscribe to what the functions are triggered by: %w", err)

@@ -159,6 +159,8 @@ func (e *Engine) start(jobs []*job) {
 		e.holdAgain(j)
 		if why := j.fn.waitsFor(); why != "" {
 			j.life.outcome(j.fn, "waiting", why)
+		} else {
+			j.life.queued(j)
 		}
 	}
 	if e.heldSize > e.opt.MaxMemory {

@@ -120,7 +120,7 @@ func (x *life) accept() {
 		return
 	}
 	x.ring.mu.Lock()
-	alone := !x.Accepted && len(x.Outcomes) == 0 // else its outcome tells
+	alone := !x.Accepted && !slices.ContainsFunc(x.Outcomes, func(o LifeOutcome) bool { return o.What != "waiting" }) // else its outcome tells
 	x.Accepted = true
 	x.ring.mu.Unlock()
 	if alone {
@@ -139,10 +139,22 @@ func (x *life) outcome(f *function, what, why string) {
 	})
 }
 
+// queued notes that a job waits for its turn. The engine's mu is held.
+func (x *life) queued(j *job) {
+	why := "for a worker"
+	if l := j.lane; l.running != nil || l.retry != nil || len(l.redo) > 0 || l.queue[0] != j {
+		why = "for earlier events of its key"
+	}
+	x.change(false, func() {
+		o := x.of(j.fn)
+		o.What, o.Why = "waiting", why
+	})
+}
+
 func (x *life) running(f *function, attempt int, revision string) {
 	x.change(false, func() {
 		o := x.of(f)
-		o.What, o.Attempt, o.Revision = "running", attempt, revision
+		o.What, o.Why, o.Attempt, o.Revision = "running", "", attempt, revision
 	})
 }
 

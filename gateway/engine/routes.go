@@ -45,11 +45,14 @@ func newRoutes() *routes {
 func build(fns map[string]*function, devices drivers.Set) *routes {
 	t := newRoutes()
 	for _, f := range fns {
-		if f.State == Blocked {
-			continue
-		}
 		for i := range f.dep.spec().Triggers {
-			t.add(&route{fn: f, trigger: &f.dep.spec().Triggers[i]})
+			r := &route{fn: f, trigger: &f.dep.spec().Triggers[i]}
+			if f.State != Blocked {
+				t.add(r)
+			} else if g := r.trigger; g.MQTT != nil || g.Device != "" || len(g.Gateway) > 0 { // what comes from outside
+				r.missing = "blocked: " + f.Reason
+				t.add(r)
+			}
 		}
 	}
 	for name, d := range devices {
@@ -71,7 +74,7 @@ func (t *routes) add(r *route) {
 		}
 		r.pattern = p
 		t.messages.Add(p.Filter(), r)
-		t.filters = append(t.filters, drivers.Filter{Topic: p.Filter(), QoS: g.MQTT.QoS})
+		t.filters = append(t.filters, drivers.Filter{Topic: p.Filter(), QoS: g.MQTT.QoS, Watched: r.missing != ""})
 	case g.Device != "":
 		t.devices[g.Device] = append(t.devices[g.Device], r)
 	case g.Every > 0:
@@ -215,17 +218,21 @@ func (r *route) skips(ev *event.Event, f *function) string {
 	return rules.Skips(r.trigger.MQTT, ev, func() bool { return f.seen.same(ev) })
 }
 
-// subscriptions are the filters that the broker is to send, without doubles.
-func (t *routes) subscriptions() []drivers.Filter {
-	best := map[string]byte{}
+// subscriptions are the filters that the broker is to send, without doubles; those that are only watched are for one in the process.
+func (t *routes) subscriptions(inProcess bool) []drivers.Filter {
+	best := map[string]drivers.Filter{}
 	for _, f := range t.filters {
-		if q, ok := best[f.Topic]; !ok || f.QoS > q {
-			best[f.Topic] = f.QoS
+		if f.Watched && !inProcess {
+			continue
 		}
+		if b, ok := best[f.Topic]; ok {
+			f.QoS, f.Watched = max(f.QoS, b.QoS), f.Watched && b.Watched
+		}
+		best[f.Topic] = f
 	}
 	out := make([]drivers.Filter, 0, len(best))
-	for name, q := range best {
-		out = append(out, drivers.Filter{Topic: name, QoS: q})
+	for _, f := range best {
+		out = append(out, f)
 	}
 	slices.SortFunc(out, func(a, b drivers.Filter) int { return strings.Compare(a.Topic, b.Topic) })
 	return out
