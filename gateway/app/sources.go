@@ -69,6 +69,7 @@ type source struct {
 
 	mu      sync.Mutex
 	running bool
+	events  int64
 	faults  int64
 	lastErr string
 }
@@ -83,10 +84,26 @@ func (s *source) status(err error) {
 	}
 }
 
+// counted is a source whose events are counted.
+type counted struct {
+	drivers.Source
+	as *source
+}
+
+// Run runs the source.
+func (c counted) Run(ctx context.Context, emit drivers.Emit) error {
+	return c.Source.Run(ctx, func(ctx context.Context, d drivers.Delivery) error {
+		c.as.mu.Lock()
+		c.as.events++
+		c.as.mu.Unlock()
+		return emit(ctx, d)
+	})
+}
+
 func (s *source) show() api.SourceStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return api.SourceStatus{Name: s.name, Connected: s.running, Faults: s.faults, LastError: s.lastErr}
+	return api.SourceStatus{Name: s.name, Connected: s.running, Events: s.events, Faults: s.faults, LastError: s.lastErr}
 }
 
 // deviceSet is the devices of the configuration, and the sources that run.
@@ -201,7 +218,7 @@ func (s *deviceSet) run(a *App, name string, src drivers.Source) {
 	s.mu.Unlock()
 	go func() {
 		defer close(r.done)
-		a.engine.RunSource(ctx, name, src, r.status)
+		a.engine.RunSource(ctx, name, counted{src, r}, r.status)
 	}()
 }
 
