@@ -27,10 +27,11 @@ func AppendLoad(buf []byte, digest string, files map[string][]byte) ([]byte, err
 	return end(w, len(buf), maxCode)
 }
 
-// AppendCheck appends a Check frame; its answer names id.
-func AppendCheck(buf []byte, id uint64, digest string, files map[string][]byte) ([]byte, error) {
+// AppendCheck appends a Check frame; its answer names id. The limits are those of one invocation.
+func AppendCheck(buf []byte, id uint64, digest string, files map[string][]byte, limits functions.Limits) ([]byte, error) {
 	w := begin(buf, Check)
 	w.Uint(id)
+	putLimits(w, &limits)
 	putCode(w, digest, files)
 	return end(w, len(buf), maxCode)
 }
@@ -49,7 +50,8 @@ func putCode(w *wire.Writer, digest string, files map[string][]byte) {
 
 // Code is what Load and Check carry.
 type Code struct {
-	ID     uint64 // of a Check
+	ID     uint64           // of a Check
+	Limits functions.Limits // of a Check
 	Digest string
 	Files  map[string][]byte // by slash path
 }
@@ -65,8 +67,10 @@ func DecodeLoad(body []byte) (*Code, error) {
 func DecodeCheck(body []byte) (*Code, error) {
 	d := decode(body)
 	id := d.Uint()
+	var limits functions.Limits
+	getLimits(d, &limits)
 	c := getCode(d)
-	c.ID = id
+	c.ID, c.Limits = id, limits
 	return c, d.done(Check)
 }
 

@@ -95,10 +95,10 @@ func TestTheRest(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, &Code{Digest: "d", Files: want}, c)
 
-	b, err = AppendCheck(nil, 5, "d", files)
+	b, err = AppendCheck(nil, 5, "d", files, functions.Limits{Timeout: time.Second, Reads: 3})
 	c, err = DecodeCheck(body(t, Check, ToWorker, b, err))
 	require.NoError(t, err)
-	require.Equal(t, &Code{ID: 5, Digest: "d", Files: want}, c)
+	require.Equal(t, &Code{ID: 5, Limits: functions.Limits{Timeout: time.Second, Reads: 3}, Digest: "d", Files: want}, c)
 
 	for _, f := range []*functions.Fault{nil, {Kind: functions.FaultError, Message: "line 1"}} {
 		b, err = AppendChecked(nil, 5, f)
@@ -377,7 +377,7 @@ func FuzzToWorker(f *testing.F) {
 	}
 	add(AppendRun(nil, invocation()))
 	add(AppendLoad(nil, "d", map[string][]byte{"main.lua": []byte("return 1")}))
-	add(AppendCheck(nil, 1, "d", map[string][]byte{"main.lua": []byte("return 1")}))
+	add(AppendCheck(nil, 1, "d", map[string][]byte{"main.lua": []byte("return 1")}, functions.Limits{Timeout: time.Second}))
 	add(AppendAnswer(nil, 1, functions.ReadAnswer{Value: []byte("1")}))
 	add(AppendRevoke(nil, []uint64{1}))
 	f.Fuzz(func(t *testing.T, data []byte) {

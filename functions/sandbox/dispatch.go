@@ -128,7 +128,9 @@ func (p *Pool) send(w *proc, t *task) {
 	var err error
 	switch digest := t.Bundle.Digest; {
 	case t.check != nil:
-		err = w.out.put(func(buf []byte) ([]byte, error) { return frame.AppendCheck(buf, t.id, digest, t.Bundle.Files) })
+		err = w.out.put(func(buf []byte) ([]byte, error) {
+			return frame.AppendCheck(buf, t.id, digest, t.Bundle.Files, limitsOf(t.Bundle))
+		})
 	default:
 		if _, ok := w.has[digest]; !ok {
 			t.code = true

@@ -215,7 +215,7 @@ func (p *Pool) Takes(b *functions.Bundle) bool {
 	return false
 }
 
-// Check compiles a bundle in a worker: nil if it compiles. A fault "killed" or "timeout" says that no answer was to be had.
+// Check compiles a bundle in a worker and runs the top level of its main.lua: nil if it can run. A fault "killed" or "timeout" says that no answer was to be had.
 func (p *Pool) Check(ctx context.Context, b *functions.Bundle) *functions.Fault {
 	answer := make(chan *functions.Fault, 1)
 	t := &task{Job: Job{Bundle: b}, check: answer, ctx: ctx, since: time.Now(),

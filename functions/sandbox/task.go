@@ -42,6 +42,14 @@ func owner(b *functions.Bundle) string {
 	return ""
 }
 
+// limitsOf are a bundle's limits; the default's, if it has none.
+func limitsOf(b *functions.Bundle) functions.Limits {
+	if b.Spec == nil {
+		return functions.Limits{}
+	}
+	return b.Spec.Limits
+}
+
 // settled is a task with what became of it.
 type settled struct {
 	task    *task
@@ -93,7 +101,7 @@ func (p *Pool) requeue(tasks []*task) {
 
 const (
 	codeTime  = 2 * time.Second // more, if code has to be sent and compiled first
-	checkTime = 5 * time.Second
+	checkTime = 5 * time.Second // to compile, and for the top level of main.lua, which the worker ends after 2 s
 )
 
 // timeout is how long a task may run by itself.

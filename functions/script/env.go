@@ -27,7 +27,7 @@ func (m *Machine) makeLibraries() libraries {
 	for name, f := range baseFunctions() {
 		libs[name] = &library{call: m.wrap(f)}
 	}
-	for name, f := range hostFunctions() {
+	for name, f := range ofAnEvent(hostFunctions()) {
 		libs[name] = &library{call: m.wrap(f)}
 	}
 	m.table(libs, "string", stringFunctions(), nil)
@@ -41,13 +41,13 @@ func (m *Machine) makeLibraries() libraries {
 	m.table(libs, "bytes", bytesFunctions(), nil)
 	m.table(libs, "bit32", bitFunctions(), nil)
 	m.table(libs, "utf8", utf8Functions(), utf8Values)
-	m.table(libs, "state", stateFunctions(keyState), nil)
-	m.table(libs, "shared", stateFunctions(sharedState), nil)
-	m.table(libs, "timer", timerFunctions(), nil)
-	m.table(libs, "device", deviceFunctions(), nil)
-	m.table(libs, "stream", streamFunctions(), nil)
-	m.table(libs, "http", httpFunctions(), nil)
-	m.table(libs, "secret", secretFunctions(), nil)
+	m.table(libs, "state", ofAnEvent(stateFunctions(keyState)), nil)
+	m.table(libs, "shared", ofAnEvent(stateFunctions(sharedState)), nil)
+	m.table(libs, "timer", ofAnEvent(timerFunctions()), nil)
+	m.table(libs, "device", ofAnEvent(deviceFunctions()), nil)
+	m.table(libs, "stream", ofAnEvent(streamFunctions()), nil)
+	m.table(libs, "http", ofAnEvent(httpFunctions()), nil)
+	m.table(libs, "secret", ofAnEvent(secretFunctions()), nil)
 	m.table(libs, "log", logFunctions(), nil)
 	libs["log"].call = m.wrap(logCall)
 	return libs

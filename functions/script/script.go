@@ -98,7 +98,7 @@ func (m *Machine) makeHelpers() helpers {
 	}
 	h.signal, h.signalUses = compileSignal()
 	h.strings, h.integers = m.stringMetatable(), m.integerMetatable()
-	for name, f := range signalHelp() {
+	for name, f := range ofAnEvent(signalHelp()) {
 		h.signalHelp[name] = m.wrap(f)
 	}
 	return h

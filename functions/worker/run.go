@@ -29,7 +29,7 @@ func (w *worker) run() error {
 		case it.load != nil:
 			w.load(it.load, broken)
 		case it.check != nil:
-			f := w.machine.Load(it.check.Digest, it.check.Files)
+			f := w.check(it.check)
 			err = w.send(func(buf []byte) ([]byte, error) { return frame.AppendChecked(buf, it.check.ID, f) })
 		default:
 			err = w.invoke(it.run, broken)
@@ -38,6 +38,17 @@ func (w *worker) run() error {
 			return err
 		}
 	}
+}
+
+// maxTopLevel is how long the top level of a main.lua may take when it is checked, whatever its function's limit is.
+const maxTopLevel = 2 * time.Second
+
+func (w *worker) check(c *frame.Code) *functions.Fault {
+	limits := c.Limits.OrDefault()
+	limits.Timeout = min(limits.Timeout, maxTopLevel)
+	ctx, cancel := context.WithTimeout(context.Background(), limits.Timeout)
+	defer cancel()
+	return w.machine.Check(ctx, c.Digest, c.Files, limits)
 }
 
 func (w *worker) load(c *frame.Code, broken map[string]*functions.Fault) {

@@ -30,6 +30,7 @@ import (
 type machine interface {
 	Load(digest string, files map[string][]byte) *functions.Fault
 	Loaded(digest string) bool
+	Check(ctx context.Context, digest string, files map[string][]byte, limits functions.Limits) *functions.Fault
 	Run(ctx context.Context, inv *functions.Invocation, ask func(functions.Read) functions.ReadAnswer) *functions.Outcome
 }
 

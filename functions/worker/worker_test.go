@@ -33,6 +33,14 @@ func (m *model) Load(digest string, files map[string][]byte) *functions.Fault {
 	return nil
 }
 
+func (m *model) Check(ctx context.Context, digest string, files map[string][]byte, limits functions.Limits) *functions.Fault {
+	if string(files["main.lua"]) == "endless" {
+		<-ctx.Done()
+		return &functions.Fault{Kind: functions.FaultTimeout, Message: limits.Timeout.String()}
+	}
+	return m.Load(digest, files)
+}
+
 func (m *model) Run(ctx context.Context, inv *functions.Invocation, ask func(functions.Read) functions.ReadAnswer) *functions.Outcome {
 	if !m.code[inv.Revision] {
 		panic("run without code")
@@ -205,11 +213,17 @@ func TestBadCodeIsTheInvocationsFault(t *testing.T) {
 func TestChecks(t *testing.T) {
 	g := start(t)
 	for id, source := range []string{"ok", "bad"} {
-		g.send(frame.AppendCheck(nil, uint64(id), "a", map[string][]byte{"main.lua": []byte(source)}))
+		g.send(frame.AppendCheck(nil, uint64(id), "a", map[string][]byte{"main.lua": []byte(source)}, functions.Limits{}))
 		got, f, err := frame.DecodeChecked(g.expect(frame.Checked))
 		require.NoError(t, err)
 		require.EqualValues(t, id, got)
 		require.Equal(t, source == "bad", f != nil)
+	}
+	for given, want := range map[time.Duration]string{20 * time.Millisecond: "20ms", time.Hour: "2s"} {
+		g.send(frame.AppendCheck(nil, 7, "a", map[string][]byte{"main.lua": []byte("endless")}, functions.Limits{Timeout: given}))
+		_, f, err := frame.DecodeChecked(g.expect(frame.Checked))
+		require.NoError(t, err)
+		require.Equal(t, want, f.Message)
 	}
 }
 

@@ -211,6 +211,11 @@ func TestWhatIsWrongWithAFunctionChangesNothing(t *testing.T) {
 		"function echo was not changed": {"function.yaml": "name: echo\n" + echoYAML, "main.lua": "return 1 +"},
 		"main.lua:2":                    {"function.yaml": "name: echo\n" + echoYAML, "main.lua": "return function(event)\n  if x = 1 then end\nend"},
 		"trigers":                       {"function.yaml": "trigers: []\n", "main.lua": echo},
+		"it returned a number":          {"function.yaml": "name: echo\n" + echoYAML, "main.lua": "return 5"},
+		"it returned nil":               {"function.yaml": "name: echo\n" + echoYAML, "main.lua": ""},
+		"main.lua:1: boo":               {"function.yaml": "name: echo\n" + echoYAML, "main.lua": "error('boo')"},
+		"no module 'nolib'":             {"function.yaml": "name: echo\n" + echoYAML, "main.lua": "local n = require 'nolib' return function() end"},
+		"limits.timeout":                {"function.yaml": "name: echo\n" + echoYAML + "limits: {timeout: 100ms}\n", "main.lua": "while true do end"},
 	} {
 		r := &api.ApplyRequest{Name: "echo", Files: map[string][]byte{}, Take: true}
 		for name, text := range files {
@@ -229,6 +234,22 @@ func TestWhatIsWrongWithAFunctionChangesNothing(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, st.Problems, 2)
 	require.Equal(t, "committed", invoke(t, a, "echo", "1").Outcome, "the old revision runs on")
+}
+
+func TestApplyWarnsOfATriggerThatNothingPulls(t *testing.T) {
+	s := newSite(t)
+	s.function("echo", echoYAML, echo)
+	a := s.open()
+	for yaml, want := range map[string]string{
+		"triggers: [{function: eco}]\n":           `it waits for the function "eco", which this gateway does not have; did you mean "echo"?`,
+		"triggers: [{state: stranger-thing/n}]\n": `it waits for the function "stranger-thing", which this gateway does not have yet: apply that too`,
+		"triggers: [{function: echo}]\n":          "",
+	} {
+		r, err := a.Apply(context.Background(), &api.ApplyRequest{Name: "after", Dry: true,
+			Files: map[string][]byte{"function.yaml": []byte("name: after\n" + yaml), "main.lua": []byte(echo)}})
+		require.NoError(t, err)
+		require.Equal(t, want, strings.Join(r.Warnings, "; "))
+	}
 }
 
 func TestOriginsKeepTheirNames(t *testing.T) {

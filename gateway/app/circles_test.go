@@ -54,6 +54,7 @@ func TestApplyWarnsOfACircle(t *testing.T) {
 		require.NoError(t, err)
 		return r
 	}
+	apply("b", "triggers: [{mqtt: in/#}]\n")
 	require.Empty(t, apply("a", "triggers: [{mqtt: in/#}, {function: b}]\npermissions: {publish: [alerts/x]}\n").Warnings)
 	require.Equal(t, []string{"it may trigger itself in a circle: b → its result → a → alerts/x → b; a circle ends after 16 functions, and the event of the next is lost"},
 		apply("b", "triggers: [{mqtt: alerts/+}]\n").Warnings)

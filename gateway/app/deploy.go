@@ -21,6 +21,7 @@ import (
 	"github.com/perigee-iot/perigee/gateway/config"
 	"github.com/perigee-iot/perigee/gateway/engine"
 	"github.com/perigee-iot/perigee/internal/store"
+	"github.com/perigee-iot/perigee/internal/yamlfile"
 )
 
 // problems are what is wrong and stays so until somebody acts, by where it is: shown by status.
@@ -217,6 +218,7 @@ func (a *App) syncDir(ctx context.Context) (done dirChanges, err error) {
 		return done, err
 	}
 	here := map[string]bool{}
+	var deployed []*functions.Bundle
 	for _, f := range found {
 		if f.Err != nil {
 			here[f.Folder] = true
@@ -233,9 +235,12 @@ func (a *App) syncDir(ctx context.Context) (done dirChanges, err error) {
 		if r.Action != "unchanged" {
 			done.changed = append(done.changed, fmt.Sprintf("function %s %s", name, r.Action)+because(r.State, r.Reason))
 			a.log.Info("a function was "+r.Action, "function", name, "revision", r.Revision, "state", r.State, "origin", catalog.FromDir)
-			for _, w := range r.Warnings {
-				a.log.Warn("a function was "+r.Action+" with a warning", "function", name, "warning", w)
-			}
+			deployed = append(deployed, f.Bundle)
+		}
+	}
+	for _, b := range deployed { // now that all are here, which they may wait for
+		for _, w := range a.warnings(b) {
+			a.log.Warn("a function was taken over with a warning", "function", b.Spec.Name, "warning", w)
 		}
 	}
 	return done, a.removeGone(ctx, found, here, &done)
@@ -356,10 +361,38 @@ func (a *App) warnings(b *functions.Bundle) (out []string) {
 	if len(b.Spec.Permissions.Streams) > 0 && len(a.config().Uplinks) == 0 {
 		out = append(out, "it appends to a stream, and there is no uplink: records wait on this gateway (see uplinks: in the configuration)")
 	}
+	for _, t := range b.Spec.Triggers {
+		if w := a.missingTrigger(b.Spec, t); w != "" {
+			out = append(out, w)
+		}
+	}
 	if w := a.circleWarning(b); w != "" {
 		out = append(out, w)
 	}
 	return out
+}
+
+// missingTrigger says that a trigger waits for a function that this gateway does not have, "" if it does not.
+func (a *App) missingTrigger(spec *functions.Spec, t functions.Trigger) string {
+	name := t.Function
+	if t.State != "" {
+		name, _, _ = strings.Cut(t.State, "/")
+	}
+	if name == "" || name == spec.Name {
+		return ""
+	}
+	var names []string
+	for _, f := range a.engine.Functions() {
+		if f.Name == name {
+			return ""
+		}
+		names = append(names, f.Name)
+	}
+	w := fmt.Sprintf("it waits for the function %q, which this gateway does not have", name)
+	if near := yamlfile.Nearest(name, names); near != "" {
+		return w + fmt.Sprintf("; did you mean %q?", near)
+	}
+	return w + " yet: apply that too"
 }
 
 func deployError(err error) error {
