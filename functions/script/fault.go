@@ -51,6 +51,7 @@ func (r *run) halt(L *lua.LState, f *functions.Fault) {
 		if f.Traceback == nil {
 			f.Traceback = r.traceback(L)
 		}
+		f.Hint = capped(f.Hint, maxMessage)
 		r.stop = f
 	}
 	r.unwind(L)

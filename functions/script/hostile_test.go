@@ -30,6 +30,10 @@ func TestMain(m *testing.M) {
 		debug.SetMaxStack(16 << 20)
 		os.Exit(hostileChild())
 	}
+	if os.Getenv(misuseEnv) != "" {
+		debug.SetMaxStack(16 << 20)
+		os.Exit(misuseChild())
+	}
 	os.Exit(m.Run())
 }
 
