@@ -202,6 +202,35 @@ func TestReloadTakesOverWhatItCanAndNamesTheRest(t *testing.T) {
 	require.Equal(t, "blocked", f.State)
 }
 
+func TestASettingOfTheWrongTypeChangesNothing(t *testing.T) {
+	s := newSite(t)
+	s.config("settings: {echo: {on: 28}}\n")
+	s.function("echo", echoYAML, "return function(_, ctx) return ctx.env.on end")
+	s.function("other", echoYAML, echo)
+	a := s.open()
+	ctx := context.Background()
+	for text, want := range map[string]string{
+		"settings:\n  echo: {on: warm}\n":                   `setting "on" of function echo must be a number`,
+		"settings:\n  echo: {an: 3}\n  other: {on: true}\n": `has no setting "an"`,
+	} {
+		s.config("devices: {fan: {sim: {switch: off}}}\n" + text)
+		_, err := a.Reload(ctx)
+		require.ErrorContains(t, err, want)
+		require.ErrorContains(t, err, "gateway.yaml:")
+		require.True(t, api.IsCode(err, api.CodeBadRequest))
+		require.Equal(t, "28", string(invoke(t, a, "echo", "1").Result), "the old one stays in force")
+		_, err = a.Device(ctx, "fan")
+		require.Error(t, err, "nothing else of the file was taken over")
+	}
+
+	// A new revision and its settings come together.
+	s.config("settings: {echo: {on: warm}}\n")
+	s.function("echo", "triggers: [{mqtt: in/+}]\nenv: {on: cold}\n", "return function(_, ctx) return ctx.env.on end")
+	_, err := a.Reload(ctx)
+	require.NoError(t, err)
+	require.Equal(t, `"warm"`, string(invoke(t, a, "echo", "1").Result))
+}
+
 func TestWhatIsWrongWithAFunctionChangesNothing(t *testing.T) {
 	s := newSite(t)
 	s.function("echo", echoYAML, echo)

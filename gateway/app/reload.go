@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/perigee-iot/perigee/drivers"
 	"github.com/perigee-iot/perigee/drivers/all"
+	"github.com/perigee-iot/perigee/functions"
+	"github.com/perigee-iot/perigee/functions/bundle"
 	"github.com/perigee-iot/perigee/gateway/api"
 	"github.com/perigee-iot/perigee/gateway/config"
 )
@@ -26,6 +30,9 @@ func (a *App) Reload(ctx context.Context) (*api.ReloadResult, error) {
 		if err := next.Validate(kindNames()); err != nil {
 			return nil, api.Errorf("bad-request", "%v", err)
 		}
+		if err := a.checkSettings(next); err != nil {
+			return nil, api.Errorf("bad-request", "%v", err)
+		}
 		if err := a.takeOver(ctx, next, res); err != nil {
 			return nil, err
 		}
@@ -40,6 +47,33 @@ func (a *App) Reload(ctx context.Context) (*api.ReloadResult, error) {
 	changed, err := a.refit(ctx)
 	res.Changed = append(res.Changed, changed...)
 	return res, err
+}
+
+// checkSettings finds settings that would block a function which runs well with those in force. Where a function is to be taken over from the
+// directory, its new revision counts: both may change together.
+func (a *App) checkSettings(next *config.Config) error {
+	specs := map[string]*functions.Spec{}
+	for _, f := range a.engine.Functions() {
+		specs[f.Name] = f.Dep.Bundle.Spec
+	}
+	was := maps.Clone(specs)
+	if next.Functions.Dir != "" {
+		found, _ := bundle.LoadAll(next.Functions.Dir) // what is wrong with it is said where it is taken over
+		for _, f := range found {
+			if f.Err == nil {
+				specs[f.Bundle.Spec.Name] = f.Bundle.Spec
+			}
+		}
+	}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(was)) {
+		if _, err := was[name].CheckSettings(a.config().Settings[name]); err != nil {
+			continue
+		}
+		_, err := specs[name].CheckSettings(next.Settings[name])
+		errs = append(errs, next.At(err, "settings", name))
+	}
+	return errors.Join(errs...)
 }
 
 // takeOver puts the live parts of a new configuration in force.

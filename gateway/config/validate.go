@@ -63,6 +63,14 @@ func (c *Config) Validate(kinds []string) error {
 	return errors.Join(k.errs...)
 }
 
+// At puts the place of a key in front of an error that is found elsewhere: file, line and path. It is nil for a nil error.
+func (c *Config) At(err error, path ...string) error {
+	if err == nil {
+		return nil
+	}
+	return c.root.At(path...).Wrap(err)
+}
+
 func (c *Config) checkBroker(k *checks) {
 	b := c.Broker
 	if b.Embedded() {
