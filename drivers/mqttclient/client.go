@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ type Client struct {
 	opts       Options
 	target     *target
 	keepAlive  time.Duration
+	patience   time.Duration // with a broker that accepts a connection and says nothing; connectTimeout
 	proofDelay time.Duration
 	log        *slog.Logger
 
@@ -61,7 +63,7 @@ func New(o Options) (*Client, error) {
 	if o.ClientID == "" {
 		return nil, errors.New("the connection to the broker has no client id")
 	}
-	c := &Client{opts: o, target: t, keepAlive: o.KeepAlive.Round(time.Second), proofDelay: proofDelay, log: o.Log}
+	c := &Client{opts: o, target: t, keepAlive: o.KeepAlive.Round(time.Second), proofDelay: proofDelay, patience: connectTimeout, log: o.Log}
 	if c.keepAlive <= 0 {
 		c.keepAlive = 30 * time.Second
 	}
@@ -173,10 +175,17 @@ func (c *Client) Run(ctx context.Context, emit drivers.Emit) error {
 	c.count(func(s *Status) {
 		s.Connected, s.Sessions = false, 0
 		if err != nil {
-			s.LastError = err.Error()
+			s.LastError = c.reason(err)
 		}
 	})
 	return err
+}
+
+// reason is why there is no connection, without that there is none and to where: whoever reads it sees that already.
+func (c *Client) reason(err error) string {
+	text := strings.TrimPrefix(err.Error(), drivers.ErrNotConnected.Error())
+	text = strings.TrimPrefix(text, " to the broker at "+c.target.url)
+	return strings.TrimPrefix(text, ": ")
 }
 
 // open connects the publisher and the sessions, and makes the run the present one.

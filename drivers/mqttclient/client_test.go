@@ -3,6 +3,7 @@ package mqttclient
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -320,6 +321,25 @@ func TestNobodyListens(t *testing.T) {
 	require.NotEmpty(t, c.Status().LastError)
 	_, err = c.Publish(context.Background(), drivers.Message{Topic: "a"})
 	require.ErrorIs(t, err, drivers.ErrNotConnected)
+}
+
+// What accepts connections and says nothing is named while it is waited for, and afterwards.
+func TestSilentListener(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	e := newEngine()
+	c := newClient(t, "tcp://"+ln.Addr().String(), e)
+	c.patience = slowAnswer + slowAnswer/2
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(context.Background(), e.emit) }()
+	eventually(t, "a reason while it waits", func() bool { return c.Status().LastError != "" })
+	require.Contains(t, c.Status().LastError, "no answer for 2s")
+	err = <-ended
+	require.ErrorIs(t, err, drivers.ErrNotConnected)
+	require.ErrorContains(t, err, "the broker has said nothing for 3s")
+	require.NotContains(t, err.Error(), "EOF")
+	require.NotContains(t, c.Status().LastError, "not connected", "the status says so already")
 }
 
 // A broker that falls silent without closing its connections is noticed.

@@ -9,6 +9,7 @@ import (
 	"math"
 	"net"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
@@ -19,6 +20,7 @@ import (
 
 const (
 	connectTimeout = 20 * time.Second // to dial, to shake hands and to be let in, each
+	slowAnswer     = 2 * time.Second  // after that people are told what is waited for
 	goodbye        = 2 * time.Second  // for the last acknowledgements to be written
 	closeTimeout   = 10 * time.Second // for paho's goroutines to end
 	handOver       = 10 * time.Second // for paho to take a packet; it waits this long if the connection ends just then
@@ -60,12 +62,24 @@ func (c *Client) connect(ctx context.Context, lo linkOptions) (*link, error) {
 	if err != nil {
 		return nil, &RefusedError{err.Error()}
 	}
+	slow := time.AfterFunc(slowAnswer, func() {
+		c.count(func(s *Status) {
+			if !s.Connected {
+				s.LastError = fmt.Sprintf("no answer for %v; is the address right, and does an MQTT broker listen there, or one that wants mqtts://?", slowAnswer)
+			}
+		})
+	})
+	defer slow.Stop()
 	nc, err := c.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	l := &link{ended: make(chan struct{}), conn: newConn(nc, connectTimeout, c.keepAlive/2)}
-	l.conn.failed = lo.failed
+	l := &link{ended: make(chan struct{}), conn: newConn(nc, c.patience, c.keepAlive/2)}
+	var why atomic.Pointer[error] // the true reason, of which paho says "network Error : EOF"
+	l.conn.failed = func(err error) {
+		why.Store(&err)
+		lo.failed(err)
+	}
 	if lo.large != nil {
 		l.conn.tooLarge = lo.large
 	}
@@ -91,6 +105,9 @@ func (c *Client) connect(ctx context.Context, lo linkOptions) (*link, error) {
 	<-token.Done()
 	if err := token.Error(); err != nil {
 		_ = l.conn.Close()
+		if w := why.Load(); w != nil {
+			err = *w
+		}
 		return nil, c.refusal(token.ReturnCode(), user, err)
 	}
 	l.conn.silence.Store(int64(c.keepAlive + c.keepAlive/2))
