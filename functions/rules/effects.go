@@ -103,7 +103,11 @@ func checkEffect(spec *functions.Spec, x *functions.Effect, s Surroundings) *fun
 			return BadOutput("a record for stream %q is not JSON", x.Name)
 		}
 	case functions.Publish:
-		if !p.AllowsPublish(x.Name) || strings.HasPrefix(x.Name+"/", s.Prefix+"/") {
+		if strings.HasPrefix(x.Name+"/", s.Prefix+"/") {
+			return &functions.Fault{Kind: functions.FaultDenied,
+				Message: fmt.Sprintf("functions may never publish under %s/, which is the gateway's own: %q", s.Prefix, Printable(x.Name, 80))}
+		}
+		if !p.AllowsPublish(x.Name) {
 			return denied("publish to %q", "publish", x.Name)
 		}
 		if x.QoS > 2 {

@@ -49,7 +49,7 @@ limits: {effects: 2, effect_bytes: 1KiB}
 		{functions.Effect{Kind: functions.Append, Name: "other", Value: []byte("1")}, functions.FaultDenied, `not permitted: append to stream "other"`},
 		{functions.Effect{Kind: functions.Append, Name: "log", Value: []byte("x")}, functions.FaultBadOutput, "is not JSON"},
 		{functions.Effect{Kind: functions.Publish, Name: "other"}, functions.FaultDenied, `not permitted: publish to "other"`},
-		{functions.Effect{Kind: functions.Publish, Name: "perigee/gw/x"}, functions.FaultDenied, "not permitted"},
+		{functions.Effect{Kind: functions.Publish, Name: "perigee/gw/x"}, functions.FaultDenied, "functions may never publish under perigee/"},
 		{functions.Effect{Kind: functions.Publish, Name: "out/+"}, functions.FaultDenied, "not permitted"},
 		{functions.Effect{Kind: functions.Publish, Name: "out/x", QoS: 3}, functions.FaultBadOutput, "QoS 3"},
 		{functions.Effect{Kind: functions.WriteDevice, Name: "lamp"}, functions.FaultDenied, `not permitted: write device "lamp"`},
