@@ -291,4 +291,7 @@ func (a *App) lastReading(d *api.Device) {
 	if r, ok := a.engine.LastReading(d.Name); ok {
 		d.Fields, d.At = r.Fields, r.At
 	}
+	if why := a.engine.Unread(d.Name); why != "" {
+		d.LastError = "its last message could not be read: " + why
+	}
 }

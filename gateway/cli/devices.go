@@ -112,6 +112,8 @@ func listDevices(c *call) error {
 	for _, d := range devices {
 		if why := strings.TrimPrefix(d.LastError, "not connected"); !d.Connected && why != "" {
 			c.out.line("%s is not connected: %s", d.Name, safe(strings.TrimPrefix(why, ": "), 0))
+		} else if d.Connected && d.LastError != "" && d.Kind == "mqtt" {
+			c.out.line("%s: %s", d.Name, safe(d.LastError, 0))
 		}
 	}
 	return nil

@@ -774,6 +774,22 @@ func TestSkippedFunctionsSayWhy(t *testing.T) {
 	require.Equal(t, "excluded by in/attic", lives[0].Outcomes[0].Why)
 }
 
+func TestADeviceSaysThatItsMessageWasNoReading(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	settled(t, r.message("meter/1/json", "garbage", "", false))
+	_, err := r.e.ReadDevice(t.Context(), "meter")
+	require.EqualError(t, err, `device "meter" has said nothing that can be read: the payload has no field "power" with a plain value`)
+	settled(t, r.message("meter/1/json", `{"power": 3}`, "", false))
+	require.Empty(t, r.e.Unread("meter"))
+	settled(t, r.message("meter/1/json", `{"x": 3}`, "", false))
+	require.Equal(t, `the payload has no field "power" with a plain value`, r.e.Unread("meter"))
+	require.False(t, r.e.readings.unread("meter", "again", r.e.clock.Now()), "within a minute it is not logged again")
+	f, err := r.e.ReadDevice(t.Context(), "meter")
+	require.NoError(t, err)
+	require.Equal(t, drivers.Fields{"power": 3.0}, f)
+}
+
 func TestABlockedFunctionSaysWhyItDidNotRun(t *testing.T) {
 	r := newRig(t)
 	never := func(*functions.Invocation, func(functions.Read) functions.ReadAnswer) *functions.Outcome {

@@ -394,8 +394,38 @@ func (e *Engine) countDeadOf(fn string) (n int, err error) {
 
 // readings are the last readings of the devices.
 type readings struct {
-	mu   sync.Mutex
-	last map[string]Reading
+	mu      sync.Mutex
+	last    map[string]Reading
+	unreads map[string]*unread // devices behind MQTT that sent what cannot be read
+}
+
+// unread is what a device sent that is no reading.
+type unread struct {
+	why  string        // "" since it was read again
+	told time.Duration // when it was logged last
+}
+
+// unreadEvery is how often such messages of one device are logged, at most.
+const unreadEvery = time.Minute
+
+// unread notes that a message brought no reading, and says whether that is worth a line in the log.
+func (r *readings) unread(name, why string, now time.Duration) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u := r.unreads[name]
+	if u == nil {
+		if r.unreads == nil {
+			r.unreads = map[string]*unread{}
+		}
+		r.unreads[name] = &unread{why, now}
+		return true
+	}
+	u.why = why
+	if now-u.told < unreadEvery {
+		return false
+	}
+	u.told = now
+	return true
 }
 
 // Reading is what a device said last.
@@ -415,7 +445,20 @@ func (r *readings) set(ev *event.Event) {
 		r.last = map[string]Reading{}
 	}
 	r.last[name] = Reading{fields, ev.Time}
+	if u := r.unreads[name]; u != nil {
+		u.why = ""
+	}
 	r.mu.Unlock()
+}
+
+// Unread says why the last message of a device brought no reading, "" if it did.
+func (e *Engine) Unread(name string) string {
+	e.readings.mu.Lock()
+	defer e.readings.mu.Unlock()
+	if u := e.readings.unreads[name]; u != nil {
+		return u.why
+	}
+	return ""
 }
 
 // LastReading returns what a device said last.
@@ -443,6 +486,9 @@ func (e *Engine) ReadDevice(ctx context.Context, name string) (drivers.Fields, e
 	}
 	if r, ok := e.LastReading(name); ok {
 		return r.Fields, nil
+	}
+	if why := e.Unread(name); why != "" {
+		return nil, fmt.Errorf("device %q has said nothing that can be read: %s", name, why)
 	}
 	return nil, fmt.Errorf("device %q has not said anything yet", name)
 }

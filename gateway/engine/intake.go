@@ -200,6 +200,10 @@ func (e *Engine) match(ev *event.Event, life *life) []*job {
 			e.readings.set(of)
 		}
 		if r.fn == nil {
+			if r.missing != "" && e.readings.unread(r.device, r.missing, e.clock.Now()) {
+				e.log.Warn("a message of a device brings no reading", "device", r.device, "topic", rules.Printable(ev.Topic, 120), "why", r.missing,
+					"hint", "see devices."+r.device+" in gateway.yaml: its topic and its field")
+			}
 			return // a device without functions: the reading was all
 		}
 		if j := e.jobFor(r, of, params, life); j != nil {

@@ -162,11 +162,13 @@ func (t *routes) matchFeed(r *route, ev *event.Event, fn func(*route, map[string
 	}
 }
 
-// unread passes on that a message of a device brings no reading, so that its functions can say why they did not run.
+// unread passes on that a message of a device brings no reading, so that the device and its functions can say why.
 func (t *routes) unread(r *route, ev *event.Event, fn func(*route, map[string]string, *event.Event)) {
+	why := fmt.Sprintf("the payload has no field %q with a plain value", r.feed.Field)
+	fn(&route{device: r.device, missing: why}, nil, nil)
 	for _, to := range t.devices[r.device] {
 		missing := *to
-		missing.missing = fmt.Sprintf("device %s: the payload has no field %q with a plain value", r.device, r.feed.Field)
+		missing.missing = fmt.Sprintf("device %s: %s", r.device, why)
 		fn(&missing, nil, nil)
 	}
 }
