@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"hash"
 	"hash/crc32"
 	"strings"
 
@@ -35,7 +36,7 @@ func jsonDecode(r *run, L *lua.LState) int {
 }
 
 func jsonEncode(r *run, L *lua.LState) int {
-	text, err := encodeJSON(L.CheckAny(1), int(min(r.memory, hardStringLimit)))
+	text, err := encodeJSON(L.CheckAny(1), int(min(r.memory, hardStringLimit)), r.checker(L))
 	if err != nil {
 		L.RaiseError("json.encode: %s", err.Error())
 	}
@@ -86,36 +87,53 @@ func base64Decode(_ *run, L *lua.LState) int {
 }
 
 func hashFunctions() map[string]builtin {
-	sum := func(f func([]byte) []byte) builtin {
-		return func(_ *run, L *lua.LState) int {
-			L.Push(lua.LString(hex.EncodeToString(f([]byte(checkString(L, 1))))))
-			return 1
-		}
+	sum := func(f func() hash.Hash) builtin {
+		return func(r *run, L *lua.LState) int { return r.hash(L, f(), 1) }
 	}
 	return map[string]builtin{
-		"sha256": sum(func(b []byte) []byte { s := sha256.Sum256(b); return s[:] }),
-		"sha1":   sum(func(b []byte) []byte { s := sha1.Sum(b); return s[:] }), //nolint:gosec // as md5
-		"md5":    sum(func(b []byte) []byte { s := md5.Sum(b); return s[:] }),  //nolint:gosec // as above
-		"crc32": func(_ *run, L *lua.LState) int {
-			L.Push(lua.LNumber(crc32.ChecksumIEEE([]byte(checkString(L, 1)))))
+		"sha256": sum(sha256.New),
+		"sha1":   sum(sha1.New),
+		"md5":    sum(md5.New),
+		"crc32": func(r *run, L *lua.LState) int {
+			crc := uint32(0)
+			r.pieces(L, checkString(L, 1), func(b []byte) { crc = crc32.Update(crc, crc32.IEEETable, b) })
+			L.Push(lua.LNumber(crc))
 			return 1
 		},
-		"crc16": func(_ *run, L *lua.LState) int {
-			L.Push(lua.LNumber(crc16([]byte(checkString(L, 1)))))
+		"crc16": func(r *run, L *lua.LState) int {
+			crc := uint16(0xffff)
+			r.pieces(L, checkString(L, 1), func(b []byte) { crc = crc16(crc, b) })
+			L.Push(lua.LNumber(crc))
 			return 1
 		},
-		"hmac_sha256": func(_ *run, L *lua.LState) int {
-			h := hmac.New(sha256.New, []byte(checkString(L, 1)))
-			h.Write([]byte(checkString(L, 2)))
-			L.Push(lua.LString(hex.EncodeToString(h.Sum(nil))))
-			return 1
+		"hmac_sha256": func(r *run, L *lua.LState) int {
+			return r.hash(L, hmac.New(sha256.New, []byte(checkString(L, 1))), 2)
 		},
 	}
 }
 
-// crc16 is the checksum of Modbus: polynomial 0x8005 reflected, from 0xffff.
-func crc16(b []byte) uint16 {
-	crc := uint16(0xffff)
+// hash pushes the sum of argument n, in hexadecimal.
+func (r *run) hash(L *lua.LState, h hash.Hash, n int) int {
+	r.pieces(L, checkString(L, n), func(b []byte) { h.Write(b) })
+	L.Push(lua.LString(hex.EncodeToString(h.Sum(nil))))
+	return 1
+}
+
+// piece is how much is worked on between two looks at the context: a board is slow.
+const piece = 64 << 10
+
+// pieces hands a text on bit by bit, and looks at the context between them.
+func (r *run) pieces(L *lua.LState, s string, f func([]byte)) {
+	for len(s) > piece {
+		f([]byte(s[:piece]))
+		s = s[piece:]
+		r.check(L)
+	}
+	f([]byte(s))
+}
+
+// crc16 is the checksum of Modbus: polynomial 0x8005 reflected, begun with 0xffff.
+func crc16(crc uint16, b []byte) uint16 {
 	for _, c := range b {
 		crc ^= uint16(c)
 		for range 8 {

@@ -61,7 +61,15 @@ func (r *run) resume(L *lua.LState, resume lua.LGFunction) int {
 	if r.nested >= maxNested || r.nested > 0 && stackDeeperThan(maxGoCalls) {
 		L.RaiseError("stack overflow: coroutines wait for each other too deep")
 	}
-	if n := wantedOf(L.CheckThread(1)); n >= 0 {
+	thread := L.CheckThread(1)
+	for waits := L.Parent; waits != nil; waits = waits.Parent {
+		if waits == thread { // the library would go on in the middle of it
+			L.Push(lua.LFalse)
+			L.Push(lua.LString("cannot resume normal coroutine"))
+			return 2
+		}
+	}
+	if n := wantedOf(thread); n >= 0 {
 		L.SetTop(1 + n)
 	}
 	r.nested++

@@ -52,7 +52,7 @@ func (r *run) joined(L *lua.LState, first int) string {
 		}
 		v := L.Get(i)
 		if t, ok := v.(*lua.LTable); ok && L.GetMetaField(t, "__tostring") == lua.LNil {
-			if text, err := encodeJSON(t, maxLogLine); err == nil {
+			if text, err := encodeJSON(t, maxLogLine, r.checker(L)); err == nil {
 				b.Write(text)
 				continue
 			}
@@ -103,7 +103,7 @@ func (r *run) count(L *lua.LState, n int) {
 
 // encode is a value as JSON for an effect; one that JSON does not have stops the script.
 func (r *run) encode(L *lua.LState, what string, v lua.LValue) []byte {
-	text, err := encodeJSON(v, functions.MaxMeasured)
+	text, err := encodeJSON(v, functions.MaxMeasured, r.checker(L))
 	switch {
 	case errors.Is(err, errTooLong):
 		r.over(L, "", functions.OverEffectBytes(functions.MaxMeasured+1, r.limits.EffectBytes))

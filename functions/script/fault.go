@@ -95,6 +95,9 @@ func (r *run) check(L *lua.LState) {
 	}
 }
 
+// checker is check for what knows nothing of Lua.
+func (r *run) checker(L *lua.LState) func() { return func() { r.check(L) } }
+
 // interrupted is the fault of a context that has ended.
 func (r *run) interrupted() *functions.Fault {
 	if used := r.guard.exceeded(); used > 0 {
@@ -251,7 +254,7 @@ func (r *run) describe(v lua.LValue) string {
 				return capped(oneLine(s), maxMessage)
 			}
 		}
-		if text, err := encodeJSON(v, maxMessage); err == nil {
+		if text, err := encodeJSON(v, maxMessage, func() {}); err == nil {
 			return "error " + string(text)
 		}
 		return "error with a table"

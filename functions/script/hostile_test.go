@@ -77,6 +77,9 @@ func hostile(t *testing.T, main string, limit time.Duration) (out functions.Outc
 	return out, out.Usage.Wall
 }
 
+// stopGrace is how long after its deadline a script may go on.
+const stopGrace = 300 * time.Millisecond
+
 // The scripts below ran for long, or killed the process, with the library's own functions.
 func TestHostileOneLiners(t *testing.T) {
 	tests := []struct {
@@ -150,6 +153,24 @@ func TestHostileOneLiners(t *testing.T) {
 		{"json, long", `local s = "[" .. ("{},"):rep(1e6) .. "1]" return json.decode(s) and 1`, append(memoryOrTimeout, "")},
 		{"json, wide encode", `local t = {} for i = 1, 1e5 do t[i] = ("x"):rep(100) end local u = {} for i = 1, 100 do u[i] = t end return #json.encode(u)`, append(memoryOrTimeout, raised...)},
 		{"iterate while growing", `local t = {1} for k in pairs(t) do t[#t + 1] = 1 end`, append(memoryOrTimeout, "")},
+		{"json, tables that hold each other", `local t = {} for i = 1, 60 do t = {t, t, t, t} end return #json.encode(t)`, append(memoryOrTimeout, raised...)},
+		{"json, decoded again and again", `local s = "[" .. ("1,"):rep(1e6) .. "1]" while true do json.decode(s) end`, memoryOrTimeout},
+		{"hash of long strings", `local s = ("x"):rep(8e6) while true do hash.sha256(s) hash.crc16(s) end`, timeout},
+		{"base64 of long strings", `local s = ("x"):rep(4e6) while true do base64.decode(base64.encode(s)) end`, memoryOrTimeout},
+		{"digits", `local s = ("9"):rep(4e6) while true do tonumber(s) tonumber(s, 16) json.integer(s) end`, timeout},
+		{"bytes.pack of many strings", `local t = {} for i = 1, 50 do t[i] = "" end return #bytes.pack(("c16777216"):rep(50), unpack(t))`, memory},
+		{"bytes.unpack of nothing", `return bytes.unpack(("c0"):rep(1e5), "")`, raised},
+		{"os.date of a long format", `return #os.date(("%c"):rep(2e6))`, memory},
+		{"foreach without end", `table.foreach({1}, function() while true do end end)`, timeout},
+		{"utf8 of long strings", `local s = ("é"):rep(2e6) while true do utf8.len(s) utf8.offset(s, -1e6) for _ in utf8.codes(s) do end end`, memoryOrTimeout},
+		{"yield from everywhere", `local w w = coroutine.wrap(function() while true do pcall(coroutine.yield) pcall(table.sort, {2, 1}, coroutine.yield) end end) while true do w() end`, timeout},
+		{"coroutines that resume each other", `local a, b a = coroutine.create(function() coroutine.resume(b) end) b = coroutine.create(function() coroutine.resume(a) end) for i = 1, 1e9 do coroutine.resume(a) end`, timeout},
+		{"error objects within error objects", `local function f(n) local ok, e = pcall(error, {n}) error({e, f(n + 1)}) end f(1)`, raised},
+		{"metatable of itself", `local t = {} setmetatable(t, t) t.__index = t return t.x`, append(timeout, raised...)},
+		{"metatables in a circle", `local a, b = {}, {} setmetatable(a, {__index = b}) setmetatable(b, {__index = a}) return a.x`, append(timeout, raised...)},
+		{"newindex in a circle", `local a, b = {}, {} setmetatable(a, {__newindex = b}) setmetatable(b, {__newindex = a}) a.x = 1`, append(timeout, raised...)},
+		{"call in a circle", `local t = {} setmetatable(t, {__call = t}) t()`, append(timeout, raised...)},
+		{"goto without end", `::again:: goto again`, timeout},
 		{"concat in one instruction", `local s = ("x"):rep(4e6) local t = {} for i = 1, 50 do t[i] = s .. s .. s .. s .. s .. s .. s .. s .. i end`, memoryOrTimeout},
 	}
 	for _, test := range tests {
@@ -159,6 +180,10 @@ func TestHostileOneLiners(t *testing.T) {
 				limit = 300 * time.Millisecond
 			}
 			out, took := hostile(t, "return function(event, ctx)\n"+test.body+"\nend", limit)
+			for try := 0; took > limit+stopGrace && try < 3; try++ { // the machine may have been busy with something else
+				out, took = hostile(t, "return function(event, ctx)\n"+test.body+"\nend", limit)
+			}
+			require.LessOrEqual(t, took, limit+stopGrace, "how soon it is stopped")
 			kind := functions.FaultKind("")
 			if out.Fault != nil {
 				kind = out.Fault.Kind

@@ -1,6 +1,7 @@
 package script
 
 import (
+	"context"
 	"encoding/json"
 	"math"
 	"strings"
@@ -15,7 +16,7 @@ import (
 func jsonState(t testing.TB) (*lua.LState, *run) {
 	L := lua.NewState(lua.Options{SkipOpenLibs: true})
 	t.Cleanup(L.Close)
-	return L, &run{L: L, m: &Machine{}}
+	return L, &run{L: L, m: &Machine{}, ctx: context.Background()}
 }
 
 func TestJSONErrorsNameThePlace(t *testing.T) {
@@ -61,14 +62,14 @@ func FuzzJSON(f *testing.F) {
 		if err != nil {
 			return
 		}
-		out, err := encodeJSON(v, 1<<20)
+		out, err := encodeJSON(v, 1<<20, func() {})
 		if err != nil {
 			return // infinite numbers, strings that are not UTF-8
 		}
 		require.True(t, json.Valid(out), "%q gives %q", in, out)
 		again, err := decodeJSON(L, out, mark)
 		require.NoError(t, err)
-		twice, err := encodeJSON(again, 1<<20)
+		twice, err := encodeJSON(again, 1<<20, func() {})
 		require.NoError(t, err)
 		require.Equal(t, string(out), string(twice))
 	})
@@ -83,7 +84,7 @@ func TestJSONKeepsValues(t *testing.T) {
 		require.NoError(rt, err)
 		v, err := decodeJSON(L, in, mark)
 		require.NoError(rt, err)
-		out, err := encodeJSON(v, 1<<20)
+		out, err := encodeJSON(v, 1<<20, func() {})
 		require.NoError(rt, err)
 		require.JSONEq(rt, string(in), string(out))
 	})

@@ -22,6 +22,7 @@ type jsonReader struct {
 	in    []byte
 	pos   int
 	depth int
+	steps int
 	parts jsonParts
 }
 
@@ -29,6 +30,7 @@ type jsonReader struct {
 type jsonParts interface {
 	arrayMark() *lua.LTable     // the metatable of arrays
 	integer(integer) lua.LValue // a whole number that is more than a Lua number can hold
+	check(*lua.LState)          // called now and then; raises an error if time is up
 }
 
 // decodeJSON reads one JSON text; its error says what is wrong and at which byte.
@@ -72,6 +74,9 @@ func (d *jsonReader) peek() byte {
 func (d *jsonReader) value() (lua.LValue, error) {
 	if d.pos >= len(d.in) {
 		return nil, d.errorf("the JSON ends too early")
+	}
+	if d.steps++; d.steps%stepsPerCheck == 0 {
+		d.parts.check(d.L)
 	}
 	switch c := d.in[d.pos]; c {
 	case '{':

@@ -16,14 +16,17 @@ type jsonWriter struct {
 	limit int
 	path  []byte
 	depth int
+	steps int
+	check func() // called now and then
 }
 
 // jsonNull is what json.null is in Lua: null where a nil would leave the field out.
 type jsonNull struct{}
 
-// encodeJSON writes v as JSON of at most limit bytes.
-func encodeJSON(v lua.LValue, limit int) ([]byte, error) {
-	w := &jsonWriter{limit: limit}
+// encodeJSON writes v as JSON of at most limit bytes. check is called now and then, and may raise an error: a few tables that hold each other are
+// many values.
+func encodeJSON(v lua.LValue, limit int, check func()) ([]byte, error) {
+	w := &jsonWriter{limit: limit, check: check}
 	if err := w.value(v); err != nil {
 		return nil, err
 	}
@@ -53,6 +56,9 @@ type nestingError struct{ error }
 func (w *jsonWriter) value(v lua.LValue) error {
 	if len(w.out) > w.limit {
 		return w.tooLong()
+	}
+	if w.steps++; w.steps%stepsPerCheck == 0 {
+		w.check()
 	}
 	switch v := v.(type) {
 	case *lua.LNilType:

@@ -171,7 +171,7 @@ func (r *run) setResult(L *lua.LState, v lua.LValue) {
 	if v == lua.LNil {
 		return
 	}
-	text, err := encodeJSON(v, functions.MaxMeasured)
+	text, err := encodeJSON(v, functions.MaxMeasured, r.checker(L))
 	switch size := len(text) + r.effects; {
 	case errors.Is(err, errTooLong):
 		r.over(L, "main.lua: ", functions.OverResult(functions.MaxMeasured+1, r.limits.Result))
