@@ -48,7 +48,7 @@ func functionsCommand() *command {
 				name: "resume", usage: "NAME…", brief: "let paused functions run, first on what has collected", min: 1, max: -1,
 				examples: []string{"perigee functions resume overheat"},
 				run: func(c *call) error {
-					return c.eachFunction("resumed", func(gw *api.Client, name string) error { return gw.Resume(c.ctx, name) })
+					return c.resume()
 				},
 			},
 			allowCommand(),
@@ -58,6 +58,32 @@ func functionsCommand() *command {
 			adviseCommand(),
 		},
 	}
+}
+
+// resume resumes the functions that are named, and says of which there was nothing to resume.
+func (c *call) resume() error {
+	gw, err := c.gateway()
+	if err != nil {
+		return err
+	}
+	return c.each(c.args, func(name string) error {
+		f, err := gw.Function(c.ctx, name)
+		if err != nil {
+			return err
+		}
+		if err := gw.Resume(c.ctx, name); err != nil {
+			return err
+		}
+		did := "resumed"
+		if f.State == "active" {
+			did = "was not paused"
+		}
+		if c.json() {
+			return c.out.jsonLine(map[string]string{"name": name, "did": did})
+		}
+		c.out.line("%s %s", name, did)
+		return nil
+	})
 }
 
 // eachFunction does one thing to every function that is named, and goes on after an error.
