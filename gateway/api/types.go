@@ -51,8 +51,8 @@ type EventCounts struct {
 	Duplicates int64 `json:"duplicates"`
 	Faults     int64 `json:"faults"`
 	Dead       int64 `json:"dead"`    // dead letters there are now
-	Waiting    int64 `json:"waiting"` // in memory
-	Inbox      int64 `json:"inbox"`   // in the store
+	Waiting    int64 `json:"waiting"` // to run; some of them are in the inbox
+	Inbox      int64 `json:"inbox"`   // in the store: they wait, run, or are to run again
 	Actions    int64 `json:"actions"` // journalled, not yet done
 }
 

@@ -90,7 +90,7 @@ func writeStatus(out *printer, s *api.Status) {
 	e := s.Events
 	row("events", "%s received, %s committed, %s, %s", units.Group(e.Received), units.Group(e.Committed), plural(e.Faults, "fault"), plural(e.Duplicates, "duplicate"))
 	if e.Waiting+e.Inbox+e.Actions > 0 {
-		row("waiting", "%s in memory, %s in the inbox, %s", units.Group(e.Waiting), units.Group(e.Inbox), plural(e.Actions, "action"))
+		row("waiting", "%s to run, %s stored in the inbox, %s", units.Group(e.Waiting), units.Group(e.Inbox), plural(e.Actions, "action"))
 	}
 	if e.Dead > 0 {
 		row("dead", "%s: see perigee dead list", out.bad(plural(e.Dead, "letter")))
