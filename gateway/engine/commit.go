@@ -382,6 +382,9 @@ func (e *Engine) report(j *job, o *functions.Outcome, v verdict) {
 	e.records.add(j, o, v)
 	if v.fault != nil {
 		e.counts.faults.Add(1)
+		if v.what == "dead" && o.Fault == nil { // it asked to be run again, and will not be
+			j.fn.stats.failed(v.fault)
+		}
 		e.reportFault(j, v)
 	}
 }

@@ -900,3 +900,17 @@ func TestWhatItsSourceRefusedIsShown(t *testing.T) {
 	require.Equal(t, "its payload is too large", past[0].Refused)
 	require.Empty(t, r.e.Counts().Refused, "its source has counted it")
 }
+
+func TestARetryThatIsUsedUpCountsAsAFault(t *testing.T) {
+	r := newRig(t)
+	r.fn("name: asks\ntriggers: [{mqtt: in/#}]\nretry: {attempts: 2, first: 10ms}\n", func(*functions.Invocation, func(functions.Read) functions.ReadAnswer) *functions.Outcome {
+		return &functions.Outcome{Retry: &functions.RetryAsk{Why: "busy"}}
+	})
+	r.start()
+	settled(t, r.message("in/a", "1", "", false))
+	r.wait("the dead letter", func() bool { return r.e.Functions()[0].Dead == 1 })
+	f := r.e.Functions()[0]
+	require.EqualValues(t, 2, f.Runs)
+	require.Equal(t, map[string]int64{"error": 1}, f.Faults)
+	require.Equal(t, "it asked to be run again: busy", f.LastFault.Message)
+}
