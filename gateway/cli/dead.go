@@ -72,7 +72,7 @@ func listDead(c *call) error {
 	rows := [][]string{{"ID", "FUNCTION", "REVISION", "KEY", "SUBJECT", "SINCE", "TRIED", "REASON"}}
 	for _, d := range letters {
 		reason := d.Reason
-		if d.Fault != nil {
+		if d.Fault != nil && reason != "removed" { // the word that the guides have for it
 			reason = d.Fault.Error()
 		}
 		rows = append(rows, []string{d.ID, d.Function, short(d.Revision), safe(d.Key, 24), safe(d.Subject, 40), clock(d.Since), fmt.Sprint(d.Attempts), safe(reason, 80)})

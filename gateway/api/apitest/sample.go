@@ -47,7 +47,7 @@ func Sample() *Fake {
 		}
 		*d.Dead = []api.DeadLetter{
 			{ID: "d1", Function: "overheat", Revision: "1f0c5a2b9e77", Key: "attic", Attempts: 3, Since: at, Reason: "error", Fault: fault, EventID: "01B", Type: "message", Subject: "zigbee2mqtt/attic", Time: at, Size: 2, Data: []byte(`{}`)},
-			{ID: "d2", Function: "overheat", Revision: "000000000000", Key: "cellar", Attempts: 1, Since: at, Reason: "removed", EventID: "019", Type: "message", Subject: "zigbee2mqtt/cellar", Time: at, Size: 4, Data: []byte{0xff, 0, 1, 2}},
+			{ID: "d2", Function: "overheat", Revision: "000000000000", Key: "cellar", Attempts: 1, Since: at, Reason: "removed", Fault: &functions.Fault{Kind: functions.FaultError, Message: "the function was removed while this event waited"}, EventID: "019", Type: "message", Subject: "zigbee2mqtt/cellar", Time: at, Size: 4, Data: []byte{0xff, 0, 1, 2}},
 		}
 		*d.State = []api.StateEntry{
 			{Function: "overheat", Key: "cellar", Name: "hot", Value: json.RawMessage(`true`)},
