@@ -156,7 +156,7 @@ func (s *deviceSet) build(cfg *config.Config, was drivers.Set, wasAs map[string]
 		}
 		kind, ok := kinds[c.Kind]
 		if !ok {
-			errs = append(errs, fmt.Errorf("device %q: there is no kind %q", name, c.Kind))
+			errs = append(errs, cfg.At(fmt.Errorf("there is no kind %q", c.Kind), "devices", name, c.Kind))
 			continue
 		}
 		d, err := kind.New(name, c.Node.Decode, env)

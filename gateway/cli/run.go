@@ -43,13 +43,7 @@ Without a configuration file everything has a default: see configs/gateway.yaml.
 
 // validConfig loads and validates; what is wrong with it is an error of usage.
 func (p *Program) validConfig(file string, o config.Overrides) (*config.Config, error) {
-	conf, err := config.Load(file, o)
-	if err == nil {
-		err = conf.Validate(p.opts.Kinds)
-	}
-	if err == nil && p.opts.Devices != nil {
-		err = p.opts.Devices(conf)
-	}
+	conf, err := config.LoadValid(file, o, p.opts.Kinds, p.opts.Devices)
 	if err != nil {
 		return nil, usagef("%s", err)
 	}

@@ -13,6 +13,7 @@ package config
 
 import (
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -164,22 +165,23 @@ func (u *Uplinks) UnmarshalNode(n yamlfile.Node) error {
 		return n.Errorf("must be a map of names to uplinks, like {main: {mqtt: {url: \"mqtts://broker.example.com:8883\"}}}")
 	}
 	*u = nil
+	var errs []error
 	for i, name := range n.Keys() {
 		item := n.Items()[i]
 		link := Uplink{Name: name, Kind: "mqtt"}
 		var body struct {
 			MQTT *MQTT `yaml:"mqtt"`
 		}
-		if err := item.Decode(&body); err != nil {
-			return err
+		err := item.Decode(&body)
+		if err == nil && body.MQTT == nil {
+			err = item.Errorf("must say how to connect, like {mqtt: {url: \"mqtts://broker.example.com:8883\"}}")
 		}
-		if body.MQTT == nil {
-			return item.Errorf("must say how to connect, like {mqtt: {url: \"mqtts://broker.example.com:8883\"}}")
+		if errs = append(errs, err); body.MQTT != nil {
+			link.MQTT = *body.MQTT
 		}
-		link.MQTT = *body.MQTT
 		*u = append(*u, link)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // MarshalJSON writes an object in the order of the file.
@@ -229,11 +231,9 @@ type Batch struct {
 func (s *Stream) UnmarshalNode(n yamlfile.Node) error {
 	type plain Stream // without this method
 	p := plain(DefaultStream())
-	if err := n.Decode(&p); err != nil {
-		return err
-	}
+	err := n.Decode(&p)
 	*s = Stream(p)
-	return nil
+	return err
 }
 
 // Log is the gateway's own log, on standard error.

@@ -22,11 +22,7 @@ var update = flag.Bool("update", false, "write the messages of testdata/bad into
 func kinds() []string { return []string{"sim", "host", "mqtt"} }
 
 func load(file string) (*Config, error) {
-	c, err := Load(file, Overrides{})
-	if err == nil {
-		err = c.Validate(kinds())
-	}
-	return c, err
+	return LoadValid(file, Overrides{}, kinds(), nil)
 }
 
 // TestBad: each file begins with the exact message, a comment line for each line of it.

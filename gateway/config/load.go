@@ -6,7 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/perigee-iot/perigee/internal/yamlfile"
 )
@@ -34,49 +36,121 @@ func Find() string {
 
 // Load reads file over the defaults; with an empty name, the file that Find finds or none. It checks the form. The meaning is Validate's.
 func Load(file string, o Overrides) (*Config, error) {
+	c, form, err := gather(file, o)
+	if err = errors.Join(err, form); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// LoadValid loads and validates. It says everything that is wrong at once: where the form of one value is wrong, the others are
+// looked at nevertheless. More looks at what Validate does not know; nil for nothing.
+func LoadValid(file string, o Overrides, kinds []string, more func(*Config) error) (*Config, error) {
+	c, form, err := gather(file, o)
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	said := map[[2]int]bool{} // places: what could not be read is not judged as well
+	for _, step := range []func() error{
+		func() error { return form },
+		func() error { return c.Validate(kinds) },
+		func() error {
+			if more == nil {
+				return nil
+			}
+			return more(c)
+		},
+	} {
+		found := flat(step())
+		found = slices.DeleteFunc(found, func(err error) bool { at, ok := place(err); return ok && said[at] })
+		for _, err := range found {
+			if at, ok := place(err); ok {
+				said[at] = true
+			}
+		}
+		errs = append(errs, found...)
+	}
+	slices.SortStableFunc(errs, func(a, b error) int { // as they stand in the file
+		x, _ := place(a)
+		y, _ := place(b)
+		return slices.Compare(x[:], y[:])
+	})
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return c, nil
+}
+
+// place is the line and column of an error, if it has them.
+func place(err error) (at [2]int, ok bool) {
+	var e *yamlfile.Error
+	if !errors.As(err, &e) {
+		return at, false
+	}
+	return [2]int{e.Line, e.Col}, true
+}
+
+// flat lists the errors that were joined into one.
+func flat(err error) (out []error) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			out = append(out, flat(e)...)
+		}
+		return out
+	}
+	if err != nil {
+		out = append(out, err)
+	}
+	return out
+}
+
+// gather returns what could be read, and what is wrong with the form of the rest. With err there is nothing.
+func gather(file string, o Overrides) (c *Config, form, err error) {
 	if file == "" {
 		file = Find()
 	}
-	c := Default()
+	c = Default()
 	if file != "" {
-		if err := c.read(file); err != nil {
-			return nil, err
+		if form, err = c.read(file); err != nil {
+			return nil, nil, err
 		}
 	}
 	if err := c.override(o); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if c.File == "" {
 		c.Dir = c.DataDir
 	}
 	c.resolve()
-	return c, nil
+	return c, form, nil
 }
 
-// read decodes a file over the defaults.
-func (c *Config) read(file string) error {
+// read decodes a file over the defaults. Form is what is wrong with single values.
+func (c *Config) read(file string) (form, err error) {
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("the configuration file %s does not exist", file)
+		return nil, fmt.Errorf("the configuration file %s does not exist", file)
+	}
+	if errors.Is(err, syscall.EISDIR) {
+		return nil, fmt.Errorf("the configuration file %s is a directory: name the file in it, such as %s", file, filepath.Join(file, "gateway.yaml"))
 	}
 	if err != nil {
-		return fmt.Errorf("the configuration file: %w", err)
+		return nil, fmt.Errorf("the configuration file: %w", err)
 	}
 	root, err := yamlfile.Parse(file, data)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := refuseFuture(root); err != nil {
-		return err
+		return nil, err
 	}
 	abs, err := filepath.Abs(file)
 	if err != nil {
-		return fmt.Errorf("the configuration file %s: %w", file, err)
+		return nil, fmt.Errorf("the configuration file %s: %w", file, err)
 	}
 	c.API.Socket, c.Functions.Dir = "", "functions" // relative to what the file says
-	if err := root.Decode(c); err != nil {
-		return err
-	}
+	form = root.Decode(c)
 	c.root, c.File, c.Dir = root, abs, filepath.Dir(abs)
 	if !c.given("workers", "warm") {
 		c.Workers.Warm = max(min(c.Workers.Warm, c.Workers.Max), 0)
@@ -86,11 +160,12 @@ func (c *Config) read(file string) error {
 			c.Broker.Listen = nil // the default's; both in the file is for Validate
 		}
 	}
-	return c.settings()
+	return errors.Join(form, c.settings()), nil
 }
 
 // settings makes every number a float64, as functions have them, and refuses what is not a scalar.
 func (c *Config) settings() error {
+	var errs []error
 	for fn, values := range c.Settings {
 		for name, v := range values {
 			switch v := v.(type) {
@@ -98,11 +173,11 @@ func (c *Config) settings() error {
 				values[name] = float64(v)
 			case float64, string, bool:
 			default:
-				return c.root.At("settings", fn, name).Errorf("must be a number, text, true or false")
+				errs = append(errs, c.root.At("settings", fn, name).Errorf("must be a number, text, true or false"))
 			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // override lets the command line win.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ const (
 	maxID     = 64
 	maxName   = 64
 	maxWorker = 64
+	maxSocket = 103 // bytes of the path of a Unix socket, wherever it runs
 )
 
 // checks gathers what is wrong, each with its place in the file.
@@ -44,6 +46,9 @@ func (c *Config) Validate(kinds []string) error {
 	k := &checks{root: c.root, dir: c.Dir}
 	k.at(checkID(c.ID), "id")
 	c.checkBroker(k)
+	if n := len(c.API.Socket); n > maxSocket {
+		k.at(fmt.Errorf("the path %s has %d bytes, a socket's may have %d: set api.socket to a shorter one", c.API.Socket, n, maxSocket), "api", "socket")
+	}
 	c.checkStore(k)
 	c.checkWorkers(k)
 	c.checkDevices(k, kinds)
@@ -100,18 +105,25 @@ func (c *Config) checkBroker(k *checks) {
 
 func (c *Config) checkListen(k *checks) {
 	secure := false
+	if len(c.Broker.Listen) == 0 {
+		k.at(errors.New("is empty, and nobody could connect: write [\"tcp://127.0.0.1:1883\"], or leave it out"), "broker", "listen")
+	}
 	for i, l := range c.Broker.Listen {
 		path := []string{"broker", "listen", fmt.Sprint(i)}
 		u, err := url.Parse(l)
 		switch {
 		case err == nil && u.Scheme == "unix" && u.Host == "" && u.Path != "":
+			if n := len(u.Path); n > maxSocket {
+				k.at(fmt.Errorf("the path has %d bytes, a socket's may have %d", n, maxSocket), path...)
+			}
 			continue
 		case err != nil || (u.Scheme != "tcp" && u.Scheme != "tls") || u.Hostname() == "" || u.Port() == "" || u.Path != "":
 			k.at(fmt.Errorf("%q is nowhere to listen: write tcp://127.0.0.1:1883, tls://0.0.0.0:8883 or unix:///run/perigee/mqtt.sock", l), path...)
 			continue
 		}
+		k.at(checkPort(u, 0), path...) // 0: any that is free
 		if !loopback(u.Hostname()) && len(c.Broker.Users) == 0 {
-			k.at(fmt.Errorf("%s is open to the network and there are no users: add broker.users, or listen on tcp://127.0.0.1:1883", l), path...)
+			k.at(fmt.Errorf("%s is open to the network and there are no users: add broker.users, or listen on %s://127.0.0.1:%s", l, u.Scheme, u.Port()), path...)
 		}
 		if u.Scheme == "tls" {
 			secure = true
@@ -159,7 +171,7 @@ func (c *Config) checkStore(k *checks) {
 func (c *Config) checkWorkers(k *checks) {
 	w := c.Workers
 	k.at(countIn(w.Max, 1, maxWorker), "workers", "max")
-	if w.Warm < 0 || w.Warm > w.Max {
+	if w.Warm < 0 || w.Warm > w.Max && w.Max >= 1 {
 		k.at(fmt.Errorf("is %d, it should be from 0 to workers.max, which is %d", w.Warm, w.Max), "workers", "warm")
 	}
 	k.at(atLeast(w.Idle, time.Second), "workers", "idle")
@@ -189,6 +201,9 @@ func (c *Config) checkUplinks(k *checks) {
 	for _, u := range c.Uplinks {
 		k.at(checkName("an uplink's name", u.Name), "uplinks", u.Name)
 		path := []string{"uplinks", u.Name, u.Kind}
+		if !c.given(path...) {
+			continue // its form is wrong, which was said
+		}
 		if u.MQTT.URL == "" {
 			k.at(errors.New(`needs a url, like "mqtts://broker.example.com:8883"`), path...)
 			continue
@@ -286,6 +301,17 @@ func checkURL(s string) error {
 		return errors.New("has a user in it, and URLs are shown: write username and password_file in the configuration instead")
 	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
 		return errors.New("has something after the host: write the host and the port only")
+	}
+	return checkPort(u, 1)
+}
+
+// checkPort refuses a port that there is not. None at all is the scheme's own.
+func checkPort(u *url.URL, low int) error {
+	if u.Port() == "" {
+		return nil
+	}
+	if n, err := strconv.Atoi(u.Port()); err != nil || n < low || n > 65535 {
+		return fmt.Errorf("has the port %s, it should be from 1 to 65535", u.Port())
 	}
 	return nil
 }

@@ -47,7 +47,7 @@ func gateway(ctx context.Context, o cli.RunOptions) error {
 	log, level := app.NewLog(os.Stderr, o.Config.Log)
 	return app.Run(ctx, app.Options{
 		Config:  o.Config,
-		Load:    func() (*config.Config, error) { return config.Load(o.File, o.Overrides) },
+		Load:    func() (*config.Config, error) { return config.LoadValid(o.File, o.Overrides, app.KindNames(), app.CheckDevices) },
 		Version: app.Version(version, buildInfo()),
 		Log:     log,
 		Level:   level,
