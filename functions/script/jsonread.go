@@ -230,7 +230,9 @@ func (d *jsonReader) number() (lua.LValue, error) {
 		return d.parts.integer(i), nil
 	}
 	f, err := strconv.ParseFloat(string(text), 64)
-	if err != nil && !errors.Is(err, strconv.ErrRange) {
+	if errors.Is(err, strconv.ErrRange) { // too small is 0, and no error
+		return nil, d.errorf("a number beyond 1.8e308")
+	} else if err != nil {
 		return nil, d.errorf("a malformed number")
 	}
 	return lua.LNumber(f), nil
