@@ -270,9 +270,10 @@ func TestApplyWarnsOfATriggerThatNothingPulls(t *testing.T) {
 	s.function("echo", echoYAML, echo)
 	a := s.open()
 	for yaml, want := range map[string]string{
-		"triggers: [{function: eco}]\n":           `it waits for the function "eco", which this gateway does not have; did you mean "echo"?`,
-		"triggers: [{state: stranger-thing/n}]\n": `it waits for the function "stranger-thing", which this gateway does not have yet: apply that too`,
-		"triggers: [{function: echo}]\n":          "",
+		"triggers: [{function: eco}]\n":                       `it waits for the function "eco", which this gateway does not have; did you mean "echo"?`,
+		"triggers: [{state: stranger-thing/n}]\n":             `it waits for the function "stranger-thing", which this gateway does not have yet: apply that too`,
+		"triggers: [{function: echo}]\n":                      "",
+		echoYAML + "permissions: {publish: [x, perigee/#]}\n": "permissions.publish: perigee/# has no effect, functions may never publish under the gateway's own topics (perigee/#)",
 	} {
 		r, err := a.Apply(context.Background(), &api.ApplyRequest{Name: "after", Dry: true,
 			Files: map[string][]byte{"function.yaml": []byte("name: after\n" + yaml), "main.lua": []byte(echo)}})

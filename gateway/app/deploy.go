@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/perigee-iot/perigee/drivers"
+	"github.com/perigee-iot/perigee/drivers/broker"
 	"github.com/perigee-iot/perigee/functions"
 	"github.com/perigee-iot/perigee/functions/bundle"
 	"github.com/perigee-iot/perigee/functions/catalog"
@@ -21,6 +22,7 @@ import (
 	"github.com/perigee-iot/perigee/gateway/config"
 	"github.com/perigee-iot/perigee/gateway/engine"
 	"github.com/perigee-iot/perigee/internal/store"
+	"github.com/perigee-iot/perigee/internal/topic"
 	"github.com/perigee-iot/perigee/internal/yamlfile"
 )
 
@@ -366,11 +368,19 @@ func (a *App) warnings(b *functions.Bundle) (out []string) {
 			out = append(out, w)
 		}
 	}
+	for _, f := range b.Spec.Permissions.Publish {
+		if topic.Covers(ownTopics, f) {
+			out = append(out, fmt.Sprintf("permissions.publish: %s has no effect, functions may never publish under the gateway's own topics (%s)", f, ownTopics))
+		}
+	}
 	if w := a.circleWarning(b); w != "" {
 		out = append(out, w)
 	}
 	return out
 }
+
+// ownTopics are those under the engine's prefix, where only the gateway publishes.
+const ownTopics = broker.DefaultPrefix + "/#"
 
 // missingTrigger says that a trigger waits for a function that this gateway does not have, "" if it does not.
 func (a *App) missingTrigger(spec *functions.Spec, t functions.Trigger) string {
