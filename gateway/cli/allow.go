@@ -190,7 +190,7 @@ func changeFolder(c *call, gw *api.Client, f *api.Function, a *allowance) error 
 		return fmt.Errorf("%s is changed, and the gateway did not read it: %w", file, err)
 	}
 	for _, p := range r.Problems {
-		c.out.line("%s %s", c.out.warn("problem:"), safe(p, 0))
+		c.out.line("%s %s", c.out.warn("problem:"), paragraph(p))
 	}
 	return nil
 }

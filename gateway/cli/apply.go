@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -17,7 +18,7 @@ func applyCommand() *command {
 	return &command{
 		name: "apply", usage: "PATH…", brief: "deploy the functions in these folders", min: 1, max: -1,
 		text: `Each PATH is a folder with function.yaml and main.lua. It returns when the revision is durable, active and its subscriptions are
-acknowledged. The same content again changes nothing.`,
+acknowledged. The same content again changes nothing. Files among several PATHs are left out, so that examples/* works.`,
 		flags: []cli.Flag{
 			&cli.BoolFlag{Name: "dry-run", Usage: "check everything, change nothing"},
 			&cli.BoolFlag{Name: "take", Usage: "take the name over from where the function came from before"},
@@ -28,13 +29,16 @@ acknowledged. The same content again changes nothing.`,
 			if err != nil {
 				return err
 			}
-			return c.each(c.args, func(path string) error {
+			return c.each(folders(c.args), func(path string) error {
 				req, err := readBundle(path)
 				if err != nil {
 					return err
 				}
 				req.Dry, req.Take = c.Bool("dry-run"), c.Bool("take")
 				r, err := gw.Apply(c.ctx, req)
+				if err != nil && strings.HasPrefix(err.Error(), "function "+req.Name) {
+					return err // it says itself which it is about
+				}
 				if err != nil {
 					return fmt.Errorf("%s: %w", path, err)
 				}
@@ -49,6 +53,20 @@ acknowledged. The same content again changes nothing.`,
 			})
 		},
 	}
+}
+
+// folders leaves the files out of several paths: a pattern of the shell finds them, too. If there are no others, they stay, to be refused.
+func folders(paths []string) []string {
+	var dirs []string
+	for _, p := range paths {
+		if info, err := os.Stat(p); err != nil || info.IsDir() {
+			dirs = append(dirs, p)
+		}
+	}
+	if len(dirs) == 0 {
+		return paths
+	}
+	return dirs
 }
 
 // applied is one line about what apply did.

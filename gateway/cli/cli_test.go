@@ -170,6 +170,7 @@ func TestSize(t *testing.T) {
 
 func TestSafe(t *testing.T) {
 	require.Equal(t, "a·[31mb·c·ü", safe("a\x1b[31mb\nc\xffü", 0))
+	require.Equal(t, "one·\n    two", paragraph("one\t\ntwo\n"))
 	require.Equal(t, "abc…", safe("abcdef", 3))
 	require.Equal(t, "abc", safe("abc", 3))
 }

@@ -140,6 +140,11 @@ func safe(s string, limit int) string {
 	return b.String()
 }
 
+// paragraph is safeLines for a row of a list: the lines after the first are indented.
+func paragraph(s string) string {
+	return strings.ReplaceAll(safeLines(strings.TrimRight(s, "\n")), "\n", "\n    ")
+}
+
 // size writes bytes in the unit that leaves one to four digits.
 func size(n int64) string {
 	if n < 1024 {

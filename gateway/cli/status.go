@@ -75,7 +75,7 @@ func writeStatus(out *printer, s *api.Status) {
 	}
 	out.line("%s  %s, for %s  (version %s, process %d)", out.bold(s.Gateway), out.state(ready), span(s.Uptime), s.Version, s.PID)
 	for _, p := range s.Problems {
-		out.line("  %s %s", out.bad("!"), p)
+		out.line("  %s %s", out.bad("!"), paragraph(p))
 	}
 	row := func(name, format string, args ...any) { out.line("%-10s %s", name, fmt.Sprintf(format, args...)) }
 
@@ -194,13 +194,13 @@ func showReload(c *call, r *api.ReloadResult) error {
 		c.out.line("nothing has changed")
 	}
 	for _, k := range r.Changed {
-		c.out.line("%s %s", c.out.good("changed"), safe(k, 0))
+		c.out.line("%s %s", c.out.good("changed"), paragraph(k))
 	}
 	for _, k := range r.Restart {
 		c.out.line("%s %s", c.out.warn("needs a restart:"), k)
 	}
 	for _, k := range r.Problems {
-		c.out.line("%s %s", c.out.bad("not taken over:"), safe(k, 0))
+		c.out.line("%s %s", c.out.bad("not taken over:"), paragraph(k))
 	}
 	return nil
 }
