@@ -302,6 +302,11 @@ func limit(n int) int {
 
 // Events passes on events and what they caused.
 func (a *App) Events(ctx context.Context, q api.EventQuery, emit func(api.Life) error) error {
+	if q.Topic != "" {
+		if err := topic.CheckFilter(q.Topic); err != nil {
+			return api.Errorf("bad-request", "--topic: %v", err)
+		}
+	}
 	past, more, stop := a.engine.Lives(math.MaxInt, q.Follow)
 	defer stop()
 	other := func(l engine.Life) bool {
@@ -309,6 +314,11 @@ func (a *App) Events(ctx context.Context, q api.EventQuery, emit func(api.Life) 
 			(q.Function != "" && !slices.ContainsFunc(l.Outcomes, func(o engine.LifeOutcome) bool { return o.Function == q.Function }))
 	}
 	past = slices.DeleteFunc(past, other)
+	if len(past) == 0 && q.Function != "" { // one that was removed may still have events
+		if _, err := a.find(q.Function); err != nil {
+			return err
+		}
+	}
 	return follow(ctx, past[max(0, len(past)-limit(q.Limit)):], more, func(l engine.Life) error {
 		if other(l) {
 			return nil
@@ -433,6 +443,11 @@ func (a *App) State(_ context.Context, ref api.StateRef) ([]api.StateEntry, erro
 	}
 	if len(out) == 0 && ref.Name != "" {
 		return nil, a.noState(ref)
+	}
+	if len(out) == 0 {
+		if _, err := a.find(ref.Function); err != nil {
+			return nil, err
+		}
 	}
 	return out, nil
 }

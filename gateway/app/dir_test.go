@@ -146,6 +146,21 @@ func TestReloadSaysWhyBlocked(t *testing.T) {
 	require.NoError(t, h.Resume(t.Context(), "fan"))
 }
 
+// TestUnknownNamesAreSaid: a name that is not there is no empty list.
+func TestUnknownNamesAreSaid(t *testing.T) {
+	h := start(t, "")
+	h.function("one", "one")
+	h.reload()
+	events := func(q api.EventQuery) error { return h.Events(t.Context(), q, func(api.Life) error { return nil }) }
+	require.NoError(t, events(api.EventQuery{Function: "one"}))
+	require.True(t, api.IsCode(events(api.EventQuery{Function: "nope"}), api.CodeNotFound))
+	require.True(t, api.IsCode(events(api.EventQuery{Topic: "a/#/b"}), api.CodeBadRequest))
+	_, err := h.State(t.Context(), api.StateRef{Function: "one"})
+	require.NoError(t, err)
+	_, err = h.State(t.Context(), api.StateRef{Function: "nope"})
+	require.True(t, api.IsCode(err, api.CodeNotFound))
+}
+
 // TestEventsLimitCountsWhatIsShown: the limit is of the events that a filter leaves, not of those that it looks at.
 func TestEventsLimitCountsWhatIsShown(t *testing.T) {
 	h := start(t, "")
