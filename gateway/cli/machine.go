@@ -92,9 +92,11 @@ func diskOf(dir string) (disk, error) {
 	if err := unix.Statfs(dir, &fs); err != nil {
 		return disk{}, err
 	}
+	//nolint:unconvert // the widths of these fields differ from one architecture to the next
 	d := disk{free: int64(fs.Bavail) * int64(fs.Bsize), readOnly: fs.Flags&unix.ST_RDONLY != 0, inMemory: int64(fs.Type) == unix.TMPFS_MAGIC}
 	var st unix.Stat_t
 	if unix.Stat(dir, &st) == nil {
+		//nolint:unconvert // likewise
 		link := fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)))
 		if to, err := os.Readlink(link); err == nil {
 			d.device = filepath.Base(to)
