@@ -46,8 +46,10 @@ func gateway(ctx context.Context, o cli.RunOptions) error {
 	defer signal.Stop(hup)
 	log, level := app.NewLog(os.Stderr, o.Config.Log)
 	return app.Run(ctx, app.Options{
-		Config:  o.Config,
-		Load:    func() (*config.Config, error) { return config.LoadValid(o.File, o.Overrides, app.KindNames(), app.CheckDevices) },
+		Config: o.Config,
+		Load: func() (*config.Config, error) {
+			return config.LoadValid(o.File, o.Overrides, app.KindNames(), app.CheckDevices)
+		},
 		Version: app.Version(version, buildInfo()),
 		Log:     log,
 		Level:   level,
