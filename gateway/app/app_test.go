@@ -160,7 +160,7 @@ func TestReloadTakesOverWhatItCanAndNamesTheRest(t *testing.T) {
 	f, err := a.Function(ctx, "fan")
 	require.NoError(t, err)
 	require.Equal(t, "blocked", f.State)
-	require.Equal(t, `needs device "fan"`, f.Reason)
+	require.Equal(t, `needs device "fan"; add it under devices: in gateway.yaml`, f.Reason)
 
 	s.config("devices: {fan: {sim: {switch: off}}}\nsettings: {fan: {on: 28}}\nworkers: {max: 3}\n")
 	s.function("echo", echoYAML, echo)

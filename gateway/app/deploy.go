@@ -170,11 +170,12 @@ func (a *App) fit(cfg *config.Config, e catalog.Entry, b *functions.Bundle) (env
 // lacks says what a function needs that this gateway does not have.
 func (a *App) lacks(spec *functions.Spec) string {
 	need := spec.Needs()
-	var missing []string
+	var missing, todo []string
 	for _, name := range need.Devices {
 		switch d := a.devices.get(name); {
 		case d == nil:
 			missing = append(missing, fmt.Sprintf("device %q", name))
+			todo = append(todo, "devices:")
 		case slices.Contains(need.Writes, name) && d.Actuator == nil && (d.Feed == nil || d.Feed.Write == ""):
 			missing = append(missing, fmt.Sprintf("device %q to be writable", name))
 		}
@@ -182,12 +183,17 @@ func (a *App) lacks(spec *functions.Spec) string {
 	for _, name := range need.Secrets {
 		if _, err := a.secrets.Get(name); err != nil {
 			missing = append(missing, fmt.Sprintf("secret %q", name))
+			todo = append(todo, "secrets:")
 		}
 	}
 	if len(missing) == 0 {
 		return ""
 	}
-	return "needs " + strings.Join(missing, ", ")
+	why := "needs " + strings.Join(missing, ", ")
+	if todo = slices.Compact(todo); len(todo) > 0 {
+		why += "; add it under " + strings.Join(todo, " or ") + " in gateway.yaml"
+	}
+	return why
 }
 
 // dirChanges is what bringing the directory of functions up to date did, and what is wrong with it.

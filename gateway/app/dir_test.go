@@ -132,7 +132,7 @@ func TestReloadSaysWhyBlocked(t *testing.T) {
 	h.write("fan/function.yaml", "triggers: [{mqtt: a/b}]\npermissions: {devices: {write: [fan]}}\n")
 	h.write("fan/main.lua", "return function() end")
 	changed, _ := h.reload()
-	require.Equal(t, `function fan created, blocked: needs device "fan"`, changed)
+	require.Equal(t, `function fan created, blocked: needs device "fan"; add it under devices: in gateway.yaml`, changed)
 	require.NoError(t, h.Pause(t.Context(), "fan", "for a test"))
 	err := h.Resume(t.Context(), "fan")
 	require.True(t, api.IsCode(err, api.CodeConflict))

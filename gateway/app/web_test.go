@@ -41,7 +41,7 @@ func TestAFunctionCallsWithASecret(t *testing.T) {
 	fns, err := a.Functions(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, "blocked", fns[0].State)
-	require.Equal(t, `needs secret "token"`, fns[0].Reason)
+	require.Equal(t, `needs secret "token"; add it under secrets: in gateway.yaml`, fns[0].Reason)
 	status, err := a.Status(t.Context())
 	require.NoError(t, err)
 	require.Contains(t, status.Problems[0], `secret "token": there is no file`)
@@ -74,7 +74,7 @@ func TestAFunctionCallsWithASecret(t *testing.T) {
 	require.NoError(t, os.Remove(file))
 	r, err := a.Reload(t.Context())
 	require.NoError(t, err)
-	require.Contains(t, r.Changed, `function poster blocked: needs secret "token"`)
+	require.Contains(t, r.Changed, `function poster blocked: needs secret "token"; add it under secrets: in gateway.yaml`)
 	var lines []api.LogLine
 	require.NoError(t, a.Logs(t.Context(), api.LogQuery{}, func(l api.LogLine) error { lines = append(lines, l); return nil }))
 	text, err := json.Marshal(lines)

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -109,6 +111,9 @@ func (c *call) payload(value string) ([]byte, error) {
 		in = c.p.opts.Stdin
 	case strings.HasPrefix(value, "@"):
 		f, err := os.Open(value[1:])
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, usagef("there is no file %s", value[1:]).withHint("write @ before the name of a file with the payload, or the payload itself")
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -13,7 +13,10 @@ import (
 
 // makeDir makes the store's directory for its owner alone. The state of functions may hold what they know of people.
 func makeDir(dir string) error {
-	_, missing := os.Stat(dir)
+	info, missing := os.Stat(dir)
+	if missing == nil && !info.IsDir() {
+		return fmt.Errorf("the data directory %s is a file: name a directory", dir)
+	}
 	err := os.MkdirAll(dir, 0o700)
 	if err == nil && missing != nil {
 		err = syncFile(filepath.Dir(dir)) // the name too must survive a power cut
@@ -59,7 +62,7 @@ func takeLock(dir string) (*dirLock, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		defer f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%w: %s%s", ErrLocked, dir, holder(path))
+			return nil, fmt.Errorf("%w: %s%s; stop that one first, or give this one a directory of its own (data_dir)", ErrLocked, dir, holder(path))
 		}
 		return nil, fmt.Errorf("locking %s: %w", path, err)
 	}

@@ -164,11 +164,17 @@ func TestOpenLocked(t *testing.T) {
 	_, err := Open(dir, small())
 	require.ErrorIs(t, err, ErrLocked)
 	require.ErrorContains(t, err, "process "+strconv.Itoa(os.Getpid()))
+	require.ErrorContains(t, err, "stop that one first")
 	require.NoError(t, s.Close())
 	require.NoError(t, s.Close(), "twice is fine")
 	require.ErrorIs(t, s.View(func(Reader) error { return nil }), ErrClosed)
 	require.ErrorIs(t, s.Update(func(Tx) error { return nil }), ErrClosed)
 	open(t, dir, small())
+
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	_, err = Open(file, small())
+	require.ErrorContains(t, err, "is a file: name a directory")
 
 	// Badger's own lock, held by a program that knows nothing of ours.
 	dir = t.TempDir()

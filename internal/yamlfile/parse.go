@@ -158,6 +158,12 @@ func (n Node) syntaxError(err error, data []byte) error {
 	switch {
 	case braced != "":
 		msg = fmt.Sprintf("text with { or } in it must be in quotes here: %q", clip(braced))
+	case strings.Contains(msg, "end token ']' not found"):
+		msg = "this list is not closed: add a ] at its end"
+	case strings.Contains(msg, "end token '}'"):
+		msg = "this map is not closed: add a } at its end"
+	case strings.Contains(msg, "could not find end character of"):
+		msg = "this text is not closed: add the quote at its end"
 	case strings.Contains(msg, "found character '\t'"), strings.Contains(msg, "tab"):
 		msg = "a tab cannot indent; use spaces"
 	case strings.Contains(msg, "value is not allowed in this context"), strings.Contains(msg, "unexpected scalar value"):

@@ -297,3 +297,15 @@ func TestLineEndsOfWindows(t *testing.T) {
 	require.Equal(t, "two\nlines\n", strings.ReplaceAll(c.Env["text"].(string), "\r\n", "\n"))
 	require.ErrorContains(t, Decode("f", []byte("id: a\r\nidd: b\r\n"), &c), "f:2:1: ")
 }
+
+func TestWhatIsNotClosedSaysWhatToAdd(t *testing.T) {
+	for text, want := range map[string]string{
+		"a: [1, 2\n":  "f:1:4: this list is not closed: add a ] at its end",
+		"a: {b: 1\n":  "f:1:4: this map is not closed: add a } at its end",
+		"a: \"x\n":    "f:1:4: this text is not closed: add the quote at its end",
+		"a: 'x\nb: 1": "f:1:4: this text is not closed: add the quote at its end",
+	} {
+		_, err := Parse("f", []byte(text))
+		require.EqualError(t, err, want)
+	}
+}
