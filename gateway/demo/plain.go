@@ -77,9 +77,10 @@ func writeSummary(out io.Writer, st screen.Style, c counts, kills int, w *worksp
 What next:
   %s %s
   %s new %s --on 'mqtt:zigbee2mqtt/{room}'
+  %s cloud --listen tcp://%s &
   %s run --config %s
 `, editor(), quoted(filepath.Join(funcs, examples.Overheat, "main.lua")), program, quoted(filepath.Join(funcs, "hello")),
-		program, quoted(shorten(w.config)))
+		program, w.uplink, program, quoted(shorten(w.config)))
 }
 
 // editor is the user's editor, or one that is there.

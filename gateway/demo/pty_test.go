@@ -217,7 +217,7 @@ func TestEveryKey(t *testing.T) {
 	require.Regexp(t, `lost +0 `, out)
 	require.Regexp(t, `doubled +0 `, out)
 	require.Regexp(t, `kills +2 `, out)
-	for _, next := range []string{" new ", " run --config ", "overheat/main.lua"} {
+	for _, next := range []string{" new ", " cloud --listen tcp://127.0.0.1:", " run --config ", "overheat/main.lua"} {
 		require.Contains(t, out, next)
 	}
 	require.NotContains(t, out, "\x1b")
