@@ -230,13 +230,16 @@ func (p *Pool) grow() {
 	if p.closing || p.retrying {
 		return
 	}
-	shared, coming, pressed, rescue := 0, 0, true, false
+	shared, stained, coming, pressed, rescue := 0, 0, 0, true, false
 	for _, w := range p.workers {
 		if w.state == starting {
 			coming++
 		}
 		if w.owner == "" {
 			shared++
+			if w.slow && w.stained() {
+				stained++
+			}
 		}
 		if w.state == starting || len(w.held) < max(2, p.opts.Depth/2) {
 			pressed = false
@@ -244,6 +247,9 @@ func (p *Pool) grow() {
 		rescue = rescue || (w.revocable() && len(p.movable(w)) > 0)
 	}
 	want := max(p.opts.Warm-shared, p.needed()-coming)
+	if stained > 0 && stained == shared {
+		want = max(want, 1) // the one in reserve, before anybody waits for it
+	}
 	if want < 1 && !p.confine.proven && len(p.workers) == 0 {
 		want = 1 // to see how workers are confined, before there is something to run
 	}

@@ -92,6 +92,16 @@ func TestReserve(t *testing.T) {
 	}
 }
 
+// TestReserveIsReady: the worker in reserve is there before anybody waits for it.
+func TestReserveIsReady(t *testing.T) {
+	p := newPool(t, "honest", func(o *Options) { o.Warm = 0 })
+	start(t, p, "hang", of("slow"))
+	eventually(t, "what hangs has no clean record", func() bool { return p.look(func() bool { return p.stainedNow() == 1 }) })
+	eventually(t, "another is ready", func() bool {
+		return p.look(func() bool { return len(p.workers) == 2 && p.workers[1].state == ready })
+	})
+}
+
 // TestReserveOfOne: a single worker runs all there is.
 func TestReserveOfOne(t *testing.T) {
 	p := newPool(t, "honest", func(o *Options) { o.Max = 1 })
@@ -121,6 +131,7 @@ func TestEviction(t *testing.T) {
 // waited runs elsewhere.
 func TestKeepsWhatItIsAskedFor(t *testing.T) {
 	p := newPool(t, "honest", func(o *Options) { o.Warm = 2 })
+	p.look(func() bool { p.revokes = 200 * time.Millisecond; return true })
 	require.Nil(t, run(t, p, "warm", nil).Fault)
 	hang := start(t, p, "hang", func(j *Job) { of("a")(j); j.Inv.Limits.Timeout = 2 * time.Second })
 	var rest []<-chan *functions.Outcome
@@ -401,7 +412,7 @@ func TestSoak(t *testing.T) {
 			all.Wait()
 			eventually(t, "all is quiet", func() bool { s := p.Stats(); return s.Busy == 0 && s.Waiting == 0 })
 			s := p.Stats()
-			require.Zero(t, s.Breaches+s.StartFailures, s.StartError)
+			require.Zero(t, s.Breaches+s.StartFailures, "%+v", s)
 			require.LessOrEqual(t, s.Running, most)
 			t.Logf("%+v", s)
 		})

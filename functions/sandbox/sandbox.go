@@ -126,6 +126,7 @@ type Pool struct {
 	retry    *time.Timer
 	retrying bool // no worker is started before retry fires
 	patience time.Duration
+	revokes  time.Duration // revokeTime
 	confine  confinement
 	stats    Stats
 
@@ -138,7 +139,7 @@ func New(opts Options) (*Pool, error) {
 	if err := opts.complete(); err != nil {
 		return nil, err
 	}
-	p := &Pool{opts: opts, starts: make(chan *proc, opts.Max), patience: patience,
+	p := &Pool{opts: opts, starts: make(chan *proc, opts.Max), patience: patience, revokes: revokeTime,
 		own: map[string]*queue{}, records: map[string]*record{}}
 	p.shrink = time.AfterFunc(time.Hour, p.retire)
 	p.shrink.Stop()

@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	slowAfter   = 5 * time.Millisecond   // then others do not wait behind it
-	sampleEvery = 10 * time.Millisecond  // of the memory of a worker that has been running something for this long
-	revokeTime  = 500 * time.Millisecond // for a worker to give back what it has not begun: it need not finish anything first
+	slowAfter   = 5 * time.Millisecond  // then others do not wait behind it
+	sampleEvery = 10 * time.Millisecond // of the memory of a worker that has been running something for this long
+	revokeTime  = 2 * time.Second       // for a worker to give back what it has not begun; busy machines need a part of it
 )
 
 // tick looks at what a worker runs: is it over its time, have others waited behind it long enough, is it over its
@@ -45,7 +45,7 @@ func (w *proc) tick() {
 		w.slow = true
 		p.dispatch()
 	}
-	if w.revoking && time.Since(w.revoked) >= revokeTime {
+	if w.revoking && time.Since(w.revoked) >= p.revokes {
 		w.detail = fmt.Sprintf("%v: it kept what it was asked to give back", frame.ErrBreach)
 		p.kill(w, causeBreach)
 		p.unlock()
