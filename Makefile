@@ -7,9 +7,9 @@ MAX_SIZE := 20971520# bytes of a binary: 20 MiB
 
 FLAGS    := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 
-# Packages that hold data: their tests run on 32 bits too, where Badger and int have surprises.
+# Packages that hold data: their tests run on 32 bits too, where Badger and int have surprises; and those about workers, where the kernel has other calls.
 DATA     := ./internal/store/... ./internal/wire/... ./internal/event/... ./internal/jsonscan/... ./functions/state/... \
-            ./functions/catalog/... ./functions/frame/... ./sync/outbox/... ./sync/record/... ./gateway/engine/...
+            ./functions/catalog/... ./functions/frame/... ./functions/confine/... ./functions/sandbox/... ./sync/outbox/... ./sync/record/... ./gateway/engine/...
 
 # For one run: make test TESTFLAGS='-v -run TestKilled', make bench BENCHFLAGS='-seconds 6 -rounds 1'.
 TESTFLAGS  ?=
@@ -22,10 +22,10 @@ export CGO_ENABLED ?= 0
 export GOFLAGS := $(GOFLAGS) -buildvcs=false -tags=urfave_cli_no_docs,nethttpomithttp2
 
 .DEFAULT_GOAL := build
-.PHONY: help build run test check lint race data32 cross bench chaos clean
+.PHONY: help build run test check lint race data32 test-confine cross bench chaos clean
 
 help: ## this list
-	@awk -F ': .*## ' '/^[a-z0-9]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ': .*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## dist/perigee for this machine
 	@mkdir -p dist
@@ -50,6 +50,9 @@ race: ## every test under the race detector, which needs a C compiler
 
 data32: ## the packages that hold data, on 32 bits
 	GOARCH=386 $(GO) test $(TESTFLAGS) $(DATA)
+
+test-confine: ## how workers are confined, on Debian's kernels for arm64 and armhf; needs qemu-system-arm and cpio
+	build/qemu/confine.sh
 
 cross: ## dist/perigee-linux-ARCH for every board, none above 20 MiB
 	@mkdir -p dist

@@ -79,7 +79,7 @@ func Apply(o Options) ([]frame.Layer, error) {
 			report = append(report, frame.Layer{Name: l.name, State: stateOf(err), Why: err.Error()})
 			continue
 		case l.risky:
-			if err := try(o.Socket); err != nil {
+			if err := try(o.Socket, l.name == Seccomp); err != nil {
 				return nil, fmt.Errorf("with %s, a worker does not work: %w", l.name, err)
 			}
 		}
