@@ -213,7 +213,7 @@ func (r *rig) message(topic, payload string, mark string, again bool) <-chan err
 
 func (r *rig) wait(what string, cond func() bool) {
 	r.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(120 * time.Second)
 	for !cond() {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("waited too long: %s; counts %+v", what, r.e.Counts())
@@ -227,7 +227,7 @@ func settled(t *testing.T, c <-chan error) {
 	select {
 	case err := <-c:
 		require.NoError(t, err)
-	case <-time.After(20 * time.Second):
+	case <-time.After(120 * time.Second):
 		t.Fatal("the source was not acknowledged")
 	}
 }

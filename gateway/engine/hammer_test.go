@@ -91,7 +91,7 @@ func newHammer(t *testing.T, d store.Durability) *hammer {
 	r.e.Use(r.pool)
 	h.rig = r
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 120*time.Second)
 		defer cancel()
 		require.NoError(t, r.e.Drain(ctx))
 		r.e.Stop()

@@ -42,7 +42,7 @@ func TestAnInvocationDoesNotWaitForAFullDisk(t *testing.T) {
 	r := newFullRig(t)
 	r.fn(lister, enlist)
 	r.start()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 120*time.Second)
 	defer cancel()
 	invoke := func(topic string) error {
 		_, err := r.e.Invoke(ctx, "lister", Request{Topic: topic, Data: []byte("1")})
