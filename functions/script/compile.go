@@ -138,7 +138,8 @@ func compileFile(file string, source []byte, used names) (out compiledFile, err 
 	if chunk == nil {
 		chunk = []ast.Stmt{}
 	}
-	if err := rewrite(file, chunk, used); err != nil {
+	chunk, err = rewrite(file, chunk, used)
+	if err != nil {
 		return out, err
 	}
 	if n := len(chunk); n > 0 {

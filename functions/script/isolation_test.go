@@ -217,3 +217,20 @@ func TestUsage(t *testing.T) {
 	require.Positive(t, out.Usage.Wall)
 	require.Positive(t, out.Usage.CPU)
 }
+
+// Loops that begin with a jump, and gotos back to one.
+func TestJumpsToJumps(t *testing.T) {
+	for code, want := range map[string]string{
+		`local n = 0 ::top:: n = n + 1 if n < 3 then goto top end return n`:                                                           `3`,
+		`local n = 0 goto middle ::top:: goto last ::middle:: n = n + 1 if n < 3 then goto top end ::last:: return n`:                 `1`,
+		`local s = "" for i = 1, 3 do for j = 1, 3 do if j == 2 then goto continue end s = s .. i .. j ::continue:: end end return s`: `"111321233133"`,
+		`local n = 0 for k in pairs{1, 2, 3} do goto continue n = n + 100 ::continue:: n = n + 1 end return n`:                        `3`,
+		`local n = 0 while n < 3 do goto add ::add:: n = n + 1 end return n`:                                                          `3`,
+		`local n = 0 repeat goto add ::add:: n = n + 1 until n > 2 return n`:                                                          `3`,
+		`local n = 0 ::a:: do goto b end ::b:: n = n + 1 if n < 3 then goto a end return n`:                                           `3`,
+		`local n = 0 ::a:: ::b:: goto c ::c:: n = n + 1 if n < 3 then goto b end if n < 5 then goto a end return n`:                   `5`,
+		`do goto e end ::e:: return 1`: `1`,
+	} {
+		require.Equal(t, want, eval(t, code), code)
+	}
+}

@@ -44,7 +44,7 @@ func (n names) of(name string) *fields {
 type tooDeep struct{ line int }
 
 // rewrite mends the tree of one file and adds what it uses to the names.
-func rewrite(file string, chunk []ast.Stmt, used names) (err error) {
+func rewrite(file string, chunk []ast.Stmt, used names) (out []ast.Stmt, err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			deep, ok := v.(tooDeep)
@@ -56,8 +56,7 @@ func rewrite(file string, chunk []ast.Stmt, used names) (err error) {
 		}
 	}()
 	w := &rewriter{file: file, names: used, yields: map[string]bool{"yield": true}}
-	w.block(chunk)
-	return nil
+	return w.block(chunk), nil
 }
 
 func (w *rewriter) enter(line int) {
@@ -69,9 +68,11 @@ func (w *rewriter) enter(line int) {
 
 func (w *rewriter) leave() { w.depth-- }
 
-func (w *rewriter) block(stmts []ast.Stmt) {
+func (w *rewriter) block(stmts []ast.Stmt) []ast.Stmt {
 	for i, s := range stmts {
 		w.stmt(s)
+		s = foldStmt(s)
+		stmts[i] = s
 		switch s := s.(type) {
 		case *ast.AssignStmt:
 			if len(s.Lhs) > 1 || len(s.Rhs) > 1 {
@@ -83,6 +84,7 @@ func (w *rewriter) block(stmts []ast.Stmt) {
 			}
 		}
 	}
+	return padLabels(stmts)
 }
 
 // isMany says whether an expression can have more than one value.
@@ -144,29 +146,28 @@ func (w *rewriter) stmt(s ast.Stmt) {
 	case *ast.FuncCallStmt:
 		w.expr(&s.Expr)
 	case *ast.DoBlockStmt:
-		w.block(s.Stmts)
+		s.Stmts = w.block(s.Stmts)
 	case *ast.WhileStmt:
 		w.expr(&s.Condition)
-		w.block(s.Stmts)
+		s.Stmts = w.block(s.Stmts)
 	case *ast.RepeatStmt:
-		w.block(s.Stmts)
+		s.Stmts = w.block(s.Stmts)
 		w.expr(&s.Condition)
 	case *ast.IfStmt:
 		w.expr(&s.Condition)
-		w.block(s.Then)
-		w.block(s.Else)
+		s.Then, s.Else = w.block(s.Then), w.block(s.Else)
 	case *ast.NumberForStmt:
 		w.expr(&s.Init)
 		w.expr(&s.Limit)
 		w.expr(&s.Step)
-		w.block(s.Stmts)
+		s.Stmts = w.block(s.Stmts)
 	case *ast.GenericForStmt:
 		w.exprs(s.Exprs)
-		w.block(s.Stmts)
+		s.Stmts = w.block(s.Stmts)
 	case *ast.FuncDefStmt:
 		w.expr(&s.Name.Func)
 		w.expr(&s.Name.Receiver)
-		w.block(s.Func.Stmts)
+		s.Func.Stmts = w.block(s.Func.Stmts)
 	case *ast.ReturnStmt:
 		w.exprs(s.Exprs)
 		if len(s.Exprs) == 1 {
@@ -221,6 +222,7 @@ func (w *rewriter) expr(at *ast.Expr) {
 		return
 	}
 	w.parts(*at)
+	*at = foldExpr(*at)
 }
 
 // parts walks what an expression is made of.
@@ -267,7 +269,7 @@ func (w *rewriter) parts(e ast.Expr) {
 	case *ast.UnaryLenOpExpr:
 		w.expr(&e.Expr)
 	case *ast.FunctionExpr:
-		w.block(e.Stmts)
+		e.Stmts = w.block(e.Stmts)
 	}
 }
 

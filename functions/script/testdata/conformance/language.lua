@@ -263,3 +263,25 @@ local function f() do return 1 end end print(f()) local function g(x) if x then 
 local s = 0 for i = 10, 1, -3 do s = s * 100 + i end print(s) for i = 3, 1 do print("no") end for i = 1, 1 do print("once") end for i = -1, -3, -1 do print(i) end
 
 return print("returned")
+
+local n = 0 for v in pairs{1, 2} do n = n + 1 local u = (nil and {n}) or 5 if n > 5 then break end end print(n)
+
+local n = 0 for v in pairs{1, 2} do u = nil and n or 1 n = n + 1 if n > 5 then break end end print(n, u)
+
+local n = 0 while n < 3 do if nil then print("no") elseif false then print("no") else n = n + 1 end end print(n)
+
+local n = 0 while n < 3 do while true do break end n = n + 1 end print(n) repeat while true do break end n = n + 1 until n > 5 print(n)
+
+local n = 0 for v in pairs{1, 2, 3} do do do break end end n = n + 1 end print(n) for v in pairs{1, 2} do repeat break until n n = n + 1 end print(n)
+
+local n = 0 for i, v in ipairs{1, 2, 3} do local x = true and v or 0 n = n + x end print(n) while (nil and n) or n < 20 do n = n + 5 end print(n)
+
+local n = 0 while true do if n > 3 then break end n = n + 1 end print(n) while not nil do n = n + 1 if n > 9 then break end end print(n) while not 1 do print("no") end repeat n = n + 1 until not false print(n)
+
+local function f() return 1, 2, 3 end print(nil or f()) print(true and f()) print(false and f()) print((nil or f())) local t = {nil or f(), 1 and f(), f()} print(#t) local function g(...) return nil or ... end print(g(4, 5)) print(not nil, not 1, not (nil and f()), nil == not 1)
+
+if nil then print(1) else print(2) end if 1 then print(3) else print(4) end if not 1 then print(5) elseif "" then print(6) end if false then end if true then local x = 5 print(x) end
+
+local function f(x) if true then return x end return 2 end print(f(1)) local function g(x) if nil then return x end return 2 end print(g(1)) local function h() while true do do return 5 end end end print(h())
+
+for i = 1, 2 do if true then break end end for i = 1, 2 do for j = 1, 2 do do break end end print(i) end local n = 0 for k in pairs{a = 1, b = 2, c = 3} do repeat do break end until true n = n + 1 end print(n)
