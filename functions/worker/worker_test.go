@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -132,8 +133,8 @@ func TestRunsInOrder(t *testing.T) {
 
 func TestRests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		released := 0
-		w := &worker{wake: make(chan struct{}, 1), rest: time.NewTimer(restAfter), release: func() { released++ }}
+		var released atomic.Int64
+		w := &worker{wake: make(chan struct{}, 1), rest: time.NewTimer(restAfter), release: func() { released.Add(1) }}
 		taken := make(chan item)
 		next := func() { go func() { taken <- w.next() }() }
 		work := func(id uint64) {
@@ -150,11 +151,11 @@ func TestRests(t *testing.T) {
 				work(id)
 				next()
 			}
-			require.EqualValues(t, id, released)
+			require.EqualValues(t, id, released.Load())
 			time.Sleep(3 * restAfter)
-			require.EqualValues(t, id+1, released)
+			require.EqualValues(t, id+1, released.Load())
 			time.Sleep(time.Hour)
-			require.EqualValues(t, id+1, released)
+			require.EqualValues(t, id+1, released.Load())
 			work(id)
 		}
 	})
