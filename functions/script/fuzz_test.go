@@ -281,7 +281,7 @@ func (g *programs) statement() {
 	case 5:
 		g.loop(fmt.Sprintf("for i = %d, %d, %s do", g.choose(4), g.choose(5), g.pick("1", "2", "-1", "0.5")), "end")
 	case 6:
-		g.loop(g.pick("for k, v in ipairs(tab(t)) do", "for v in ('a b'):gmatch('%a') do", "for k, v in next, {10, 20} do", "for i, j in two, nil do print(i, j) break end do", "for k, v in ipairs{"+g.list(0, 3, g.any)+"} do"), "end")
+		g.loop(g.pick("for k, v in ipairs(tab(t)) do", "for v in ('a b'):gmatch('%a') do", "for k, v in next, {10, 20} do", "for k, v in ipairs{"+g.list(0, 3, g.any)+"} do"), "end")
 	case 7:
 		g.line("do local w = 0 while w < %d do w = w + 1", g.choose(4))
 		g.loops++
