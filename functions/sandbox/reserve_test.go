@@ -120,7 +120,7 @@ func TestEviction(t *testing.T) {
 	require.Nil(t, run(t, p, "hello", of("clean")).Fault)
 	require.Empty(t, a)
 	require.Empty(t, b)
-	require.EqualValues(t, 1, p.Stats().Evicted)
+	require.Positive(t, p.Stats().Evicted) // more than once where a worker takes long to start
 	require.Nil(t, receive(t, a).Fault)
 	require.Nil(t, receive(t, b).Fault)
 	s := p.Stats()
