@@ -195,7 +195,6 @@ type programs struct {
 	depth   int
 	loops   int // around the statement
 	varargs bool
-	locals  int
 }
 
 func (g *programs) choose(n int) int {
