@@ -106,7 +106,11 @@ func (o Options) withDefaults() (Options, error) {
 	switch o.Profile {
 	case "", profileAuto:
 		o.Profile = autoProfile()
-	case profileSmall, profileNormal:
+	case profileSmall:
+	case profileNormal:
+		if strconv.IntSize == 32 { // its tables outgrow what Badger's allocator can give there without harm
+			return o, fmt.Errorf("store profile %q needs a 64-bit machine: want %s or %s here", o.Profile, profileAuto, profileSmall)
+		}
 	default:
 		return o, fmt.Errorf("store profile %q: want %s, %s or %s", o.Profile, profileAuto, profileSmall, profileNormal)
 	}
