@@ -44,7 +44,7 @@ func TestLimits(t *testing.T) {
 		{`local t = {} for i = 1, 70 do t = {t} end return t`, "nesting", bad, `limits\.nesting: the result has more than 64 levels, 64 are allowed`, ""},
 		{`local t = {} for i = 1, 70 do t = {t} end state.set("a", t)`, "nesting of state", bad, `limits\.nesting: a value has more than 64 levels, 64 are allowed`, ""},
 		{`while true do end`, "hang", functions.FaultTimeout, `limits\.timeout: [\d.]+m?s, 60ms are allowed`, ""},
-		{`local t = {} for i = 1, 1e9 do t[i] = {i} end`, "hold", functions.FaultMemory, `limits\.memory: [\d.]+ MiB, 2\.0 MiB are allowed`,
+		{`local t = {} for i = 1, 1e9 do t[i] = {i} for _ = 1, 300 do end end`, "hold", functions.FaultMemory, `limits\.memory: [\d.]+ MiB, 2\.0 MiB are allowed`,
 			`workers\.memory: \d+ MiB, 64 MiB are allowed; its worker had to be killed`},
 	} {
 		t.Run(test.fake, func(t *testing.T) {
