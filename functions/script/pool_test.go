@@ -3,6 +3,7 @@ package script
 import (
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -19,6 +20,7 @@ func loadBoth(t *testing.T, first, second string) (*Machine, func(digest string)
 	return m, func(digest string) *functions.Outcome {
 		inv := testInvocation()
 		inv.Revision = digest
+		inv.Limits.Timeout = time.Second
 		return runLoaded(m, inv, noAnswers)
 	}
 }
