@@ -39,6 +39,12 @@ func fakeCommand(mode string) []string {
 type fake struct {
 	conn   *os.File
 	frames *frame.Reader
+	early  []early // frames that came while it waited for another
+}
+
+type early struct {
+	t    frame.Type
+	body []byte
 }
 
 func (f *fake) send(b []byte, err error) {
@@ -51,6 +57,26 @@ func (f *fake) send(b []byte, err error) {
 }
 
 func (f *fake) next() (frame.Type, []byte) {
+	if len(f.early) > 0 {
+		first := f.early[0]
+		f.early = f.early[1:]
+		return first.t, first.body
+	}
+	return f.read()
+}
+
+// await is the next frame of a type; what comes before it is kept for next.
+func (f *fake) await(want frame.Type) []byte {
+	for {
+		t, body := f.read()
+		if t == want {
+			return body
+		}
+		f.early = append(f.early, early{t, body})
+	}
+}
+
+func (f *fake) read() (frame.Type, []byte) {
 	t, body, err := f.frames.Next()
 	if err != nil {
 		os.Exit(0)
@@ -138,28 +164,18 @@ func (f *fake) run(inv *functions.Invocation) {
 		fmt.Fprintln(os.Stderr, len(held))
 	case "ask":
 		f.send(frame.AppendAsk(nil, inv.ID, functions.Read{Kind: functions.ReadState, Name: arg}))
-		for {
-			if t, body := f.next(); t == frame.Answer {
-				_, a, err := frame.DecodeAnswer(body)
-				if err != nil {
-					panic(err)
-				}
-				o.Result = []byte(strconv.Quote(string(a.Value) + a.Err))
-				break
-			}
+		_, a, err := frame.DecodeAnswer(f.await(frame.Answer))
+		if err != nil {
+			panic(err)
 		}
+		o.Result = []byte(strconv.Quote(string(a.Value) + a.Err))
 	case "need":
 		f.send(frame.AppendNeed(nil, inv.Revision))
-		for {
-			if t, body := f.next(); t == frame.Load {
-				c, err := frame.DecodeLoad(body)
-				if err != nil {
-					panic(err)
-				}
-				o.Result = []byte(strconv.Quote(string(c.Files["main.lua"])))
-				break
-			}
+		c, err := frame.DecodeLoad(f.await(frame.Load))
+		if err != nil {
+			panic(err)
 		}
+		o.Result = []byte(strconv.Quote(string(c.Files["main.lua"])))
 	default:
 		o.Result = []byte(strconv.Quote(string(inv.Event.Data)))
 		o.Effects = []functions.Effect{{Kind: functions.Publish, Name: "a/b", Value: inv.Event.Data}}

@@ -145,11 +145,20 @@ func TestKeepsWhatItIsAskedFor(t *testing.T) {
 	require.Equal(t, functions.FaultTimeout, receive(t, hang).Fault.Kind, "it began anew, since the worker had run another before")
 }
 
+// held is a channel that is closed by the function beside it, and at the latest when the test ends: a pool that still waits
+// for an answer would not close.
+func held(t *testing.T) (<-chan struct{}, func()) {
+	c := make(chan struct{})
+	letGo := sync.OnceFunc(func() { close(c) })
+	t.Cleanup(letGo)
+	return c, letGo
+}
+
 // TestEvictionWhileAsking: a task that waits for an answer begins anew when it has come, and asks again.
 func TestEvictionWhileAsking(t *testing.T) {
 	p := twoReady(t)
 	var asking, asked atomic.Int32
-	goOn := make(chan struct{})
+	goOn, letGo := held(t)
 	slow := func(digest string) <-chan *functions.Outcome {
 		return start(t, p, "ask n", func(j *Job) {
 			of(digest)(j)
@@ -166,17 +175,18 @@ func TestEvictionWhileAsking(t *testing.T) {
 	eventually(t, "both ask", func() bool { return asking.Load() == 2 })
 	bothSlow(t, p)
 	require.Nil(t, run(t, p, "hello", of("clean")).Fault)
-	require.EqualValues(t, 1, p.Stats().Evicted)
-	close(goOn)
+	evicted := p.Stats().Evicted
+	require.Positive(t, evicted) // both where a worker takes long to start
+	letGo()
 	require.Equal(t, `"1"`, string(receive(t, a).Result))
 	require.Equal(t, `"1"`, string(receive(t, b).Result))
-	require.EqualValues(t, 3, asked.Load())
+	require.EqualValues(t, 2+evicted, asked.Load())
 }
 
 // TestEvictedWhenThePoolCloses: it is told, like all others.
 func TestEvictedWhenThePoolCloses(t *testing.T) {
 	p := twoReady(t)
-	goOn := make(chan struct{})
+	goOn, letGo := held(t)
 	ask := func(j *Job) {
 		j.Ask = func(r functions.Read) functions.ReadAnswer { <-goOn; return functions.ReadAnswer{Read: r} }
 	}
@@ -187,7 +197,7 @@ func TestEvictedWhenThePoolCloses(t *testing.T) {
 	closed := make(chan struct{})
 	go func() { p.Close(); close(closed) }()
 	eventually(t, "it closes", func() bool { return p.look(func() bool { return p.closing }) })
-	close(goOn)
+	letGo()
 	receive(t, closed)
 	require.Equal(t, functions.FaultKilled, receive(t, a).Fault.Kind)
 	require.Equal(t, functions.FaultKilled, receive(t, b).Fault.Kind)
