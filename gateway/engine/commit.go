@@ -57,8 +57,9 @@ func (e *Engine) settle(j *job, o *functions.Outcome, v verdict) {
 	e.logs.outcome(f, j, o)
 	e.mu.Lock()
 	j.lane.pending++
+	more := len(e.ready) > 0 // others wait for a worker: their outcomes follow soon
 	e.mu.Unlock()
-	if err := e.commit(j, o, &v); err != nil {
+	if err := e.commit(j, o, &v, more); err != nil {
 		e.uncommitted(j, err)
 		return
 	}
@@ -103,8 +104,9 @@ func (e *Engine) judge(j *job, o *functions.Outcome) verdict {
 	return verdict{what: v.What, fault: v.Fault, after: v.After}
 }
 
-// commit makes one update of all that an invocation decided. Everything in memory follows when the group is durable.
-func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict) error {
+// commit makes one update of all that an invocation decided. Everything in memory follows when the group is durable. more says
+// that other outcomes will follow soon: then a few share a group, which costs much less than one each.
+func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict, more bool) error {
 	f := j.fn
 	children := e.children(j, o, v)
 	due := e.clock.Now() + v.after
@@ -154,8 +156,11 @@ func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict) error {
 			}
 		})
 		wrote = tx.Size()
-		if j.waiter != nil || (len(acts) > 0 && !reflex) {
+		switch acting := len(acts) > 0 && !reflex; {
+		case j.waiter != nil, acting && !more:
 			tx.Urgent()
+		case acting:
+			tx.Soon()
 		}
 		tx.OnFail(func(error) {
 			j.done.Store(false)

@@ -64,10 +64,32 @@ func (s *Store) next() (*group, time.Duration) {
 	if wait := time.Until(s.due); wait > 0 && !g.urgent && !s.closing && len(g.entries) > 0 {
 		return nil, wait
 	}
-	s.sealed, s.last, s.open = g, g, newGroup()
+	s.sealed, s.last, s.open = g, g, s.newGroup()
 	s.changed.Broadcast()
 	return g, 0
 }
+
+// newGroup makes a group, with the map of one that was written. It needs mu.
+func (s *Store) newGroup() *group {
+	g := newGroup()
+	if s.spare != nil {
+		g.entries, s.spare = s.spare, nil
+	}
+	return g
+}
+
+// recycle takes the map of a group that was written: nobody reads it any more. One that was large is not worth keeping. It
+// needs mu.
+func (s *Store) recycle(g *group) {
+	if len(g.entries) <= spareKeys {
+		s.spare = g.entries
+		clear(s.spare)
+	}
+	g.entries = nil
+}
+
+// spareKeys bounds the map that is used again.
+const spareKeys = 256
 
 // sleep waits for a signal, for at most wait, and does the housekeeping when that is due.
 func (s *Store) sleep(wait time.Duration) {
@@ -105,6 +127,8 @@ func (s *Store) commit(g *group) {
 	s.mu.Lock()
 	old := s.snap
 	s.snap, s.sealed = snap, nil
+	s.recent.committed(g.entries)
+	s.recycle(g)
 	s.deleted += deleted
 	s.stats.Groups++
 	s.changed.Broadcast()
@@ -160,7 +184,8 @@ func (s *Store) drop(g *group, err error) {
 	err = fmt.Errorf("%w: %w", ErrDropped, cause)
 	s.mu.Lock()
 	open := s.open
-	s.open, s.sealed, s.last = newGroup(), nil, nil
+	s.open, s.sealed, s.last = s.newGroup(), nil, nil
+	s.recent.forget()
 	s.drops++
 	s.failing = true
 	s.stats.Dropped++

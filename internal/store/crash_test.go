@@ -25,6 +25,7 @@ func TestAgainstModel(t *testing.T) {
 	o := small()
 	o.Durability, o.Linger = Crash, 1<<40 // groups end when the test says so
 	s, f := openFaulty(t, dir, o)
+	s.recent = newRecent(10_000) // it turns over often
 	rapid.Check(t, func(rt *rapid.T) {
 		require.NoError(rt, s.Update(func(tx Tx) error { // begin anew
 			return tx.Scan(NewKey(State), nil, func(k, _ []byte) bool { tx.Delete(k); return true })
@@ -91,6 +92,7 @@ func TestAgainstModel(t *testing.T) {
 				require.NoError(rt, s.Close())
 				durable = maps.Clone(now)
 				s, f = openFaulty(t, dir, o)
+				s.recent = newRecent(10_000)
 			},
 			"": func(t *rapid.T) {
 				require.NoError(t, s.View(func(r Reader) error {

@@ -109,6 +109,7 @@ func (o *overlay) collect(prefix, after string, into map[string]entry) {
 type group struct {
 	overlay
 	urgent    bool
+	soon      bool // due has been brought forward
 	updates   int64
 	onDurable []func()
 	onFail    []func(error)

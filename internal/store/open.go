@@ -46,7 +46,8 @@ type Store struct {
 	tidying    *time.Ticker
 	full       atomic.Bool // less than MinFree is left
 
-	writer sync.Mutex // held for the length of an Update; taken before mu
+	writer  sync.Mutex       // held for the length of an Update; taken before mu
+	scratch map[string]entry // of the update that is being made; guarded by writer
 
 	mu      sync.Mutex // guards what follows; never held while the disk is written
 	changed *sync.Cond // on mu: a group was sealed, written or dropped, or a view ended
@@ -55,9 +56,11 @@ type Store struct {
 	last    *group     // what was sealed last
 	due     time.Time  // when the open group is sealed at the latest
 	snap    *snapshot  // the disk as the last durable group left it
-	drops   int64      // how often groups were dropped
-	failing bool       // OnFail functions are being called: no update begins
-	views   int        // that are running
+	recent  recent     // part of what it holds
+	spare   map[string]entry
+	drops   int64 // how often groups were dropped
+	failing bool  // OnFail functions are being called: no update begins
+	views   int   // that are running
 	closing bool
 	broken  error
 	stats   Stats
@@ -121,7 +124,7 @@ func newStore(dir string, o Options) *Store {
 	s := &Store{
 		dir: dir, opts: o, log: o.Log,
 		wake: make(chan struct{}, 1), stopped: make(chan struct{}), failed: make(chan struct{}),
-		open: newGroup(), tidying: time.NewTicker(tidyEvery),
+		open: newGroup(), recent: newRecent(recentBytes), scratch: map[string]entry{}, tidying: time.NewTicker(tidyEvery),
 	}
 	s.changed = sync.NewCond(&s.mu)
 	return s

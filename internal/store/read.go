@@ -53,6 +53,10 @@ func (r *reader) below(key []byte) ([]byte, bool, error) {
 			return e.value, !e.deleted, nil
 		}
 	}
+	if value, ok := s.recent.get(key); ok {
+		s.mu.Unlock()
+		return value, true, nil
+	}
 	snap := s.snap.hold()
 	s.mu.Unlock()
 	defer snap.release()

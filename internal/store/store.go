@@ -105,6 +105,8 @@ type Tx interface {
 	Size() int64
 	// Urgent says that somebody waits for this update: its group does not linger.
 	Urgent()
+	// Soon says that somebody waits, and that more is about to come: its group lingers for a millisecond at most.
+	Soon()
 	// OnJoin registers what happens when the update has joined its group, before another update begins or the group is
 	// written: for what is kept in memory beside the keys, and must not be there if the update is refused. It must not
 	// call the store.

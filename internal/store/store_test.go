@@ -127,6 +127,26 @@ func TestOnDurableRunsInOrder(t *testing.T) {
 	}
 }
 
+// TestSoon: a group in which somebody waits, and more is about to come, lingers shortly; one in which nobody does lingers on.
+func TestSoon(t *testing.T) {
+	o := small()
+	o.Linger = time.Hour
+	s := open(t, t.TempDir(), o)
+	durable := make(chan struct{})
+	require.NoError(t, s.Update(func(tx Tx) error {
+		tx.Put(key("a"), nil)
+		tx.OnDurable(func() { close(durable) })
+		return nil
+	}))
+	require.NoError(t, s.Update(func(tx Tx) error {
+		tx.Put(key("b"), nil)
+		tx.Soon()
+		return nil
+	}))
+	<-durable
+	require.EqualValues(t, 1, s.Stats().Groups)
+}
+
 func TestLingerEnds(t *testing.T) {
 	o := small()
 	o.Linger = time.Millisecond

@@ -13,6 +13,7 @@ type txn struct {
 	reader
 	staged    overlay
 	urgent    bool
+	soon      bool
 	onJoin    []func()
 	onDurable []func()
 	onFail    []func(error)
@@ -23,6 +24,7 @@ func (t *txn) Put(key, value []byte)    { t.put(key, value, false) }
 func (t *txn) PutNew(key, value []byte) { t.put(key, value, true) }
 func (t *txn) Size() int64              { return t.staged.size.bytes }
 func (t *txn) Urgent()                  { t.urgent = true }
+func (t *txn) Soon()                    { t.soon = true }
 func (t *txn) OnJoin(fn func())         { t.onJoin = append(t.onJoin, fn) }
 func (t *txn) OnDurable(fn func())      { t.onDurable = append(t.onDurable, fn) }
 func (t *txn) OnFail(fn func(err error)) {
@@ -83,8 +85,9 @@ func (s *Store) update(fn func(tx Tx) error) (urgent bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	t := &txn{reader: reader{s: s}, staged: newOverlay()}
+	t := &txn{reader: reader{s: s}, staged: overlay{entries: s.scratch}}
 	t.staging = &t.staged
+	defer s.tidyScratch()
 	if err := fn(t); err != nil {
 		return false, err
 	}
@@ -99,6 +102,17 @@ func (s *Store) update(fn func(tx Tx) error) (urgent bool, err error) {
 		return false, err
 	}
 	return t.urgent, s.join(t, drops)
+}
+
+// soonLinger is how long a group waits for more while much is coming.
+const soonLinger = time.Millisecond
+
+// tidyScratch makes the map of an update fit for the next.
+func (s *Store) tidyScratch() {
+	if len(s.scratch) > spareKeys {
+		s.scratch = map[string]entry{}
+	}
+	clear(s.scratch)
 }
 
 // join adds a finished update to the open group, once there is room.
@@ -131,10 +145,17 @@ func (s *Store) join(t *txn, drops int64) error {
 	}
 	s.stats.Updates++
 	s.stats.BytesWritten += t.staged.size.bytes
+	sooner := false
 	if first {
 		s.due = time.Now().Add(s.opts.Linger)
 	}
-	if (first || len(g.entries) == 0) && !t.urgent {
+	if t.soon && !g.soon {
+		g.soon = true
+		if at := time.Now().Add(soonLinger); at.Before(s.due) {
+			s.due, sooner = at, true
+		}
+	}
+	if (first || sooner || len(g.entries) == 0) && !t.urgent {
 		s.signal()
 	}
 	return nil

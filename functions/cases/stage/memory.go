@@ -64,6 +64,7 @@ func (m *memory) Size() int64 { return m.size }
 
 // Urgent does nothing: nothing waits for a disk here.
 func (m *memory) Urgent() {}
+func (m *memory) Soon()   {}
 
 // OnJoin calls fn at once.
 func (m *memory) OnJoin(fn func()) { fn() }
