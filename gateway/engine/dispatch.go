@@ -206,7 +206,7 @@ func (e *Engine) pump() {
 	e.pumping = true
 	for {
 		e.pumpMore = false
-		for e.pool != nil && !e.stopping && e.pool.Room() > 0 {
+		for e.pool != nil && e.started && !e.stopping && e.pool.Room() > 0 {
 			j := e.next()
 			if j == nil {
 				break

@@ -152,6 +152,7 @@ type Engine struct {
 	spillAt  *entry     // the wheel's entry that will spill the oldest, if any
 	pumping  bool
 	pumpMore bool
+	started  bool // before that nothing runs: an outcome could be for a function that is not installed yet
 	stopping bool
 
 	readings readings
@@ -215,6 +216,9 @@ func (e *Engine) Start(ctx context.Context) {
 	}()
 	e.runners.Go(func() { e.foldUsage(ctx) })
 	e.wheel.add(e.clock.Now()+clockPersist, e.persistClock)
+	e.mu.Lock()
+	e.started = true
+	e.mu.Unlock()
 	e.pump()
 }
 

@@ -619,6 +619,36 @@ func TestResultsAndStateTriggerOtherFunctions(t *testing.T) {
 	r.wait("all done", func() bool { c := r.e.Counts(); return c.Inbox == 0 && c.Waiting == 0 })
 }
 
+// TestNothingRunsBeforeStart: what waited in the inbox could otherwise have an outcome before the functions that it triggers are there.
+func TestNothingRunsBeforeStart(t *testing.T) {
+	r := newRig(t)
+	got := make(chan string, 10)
+	first := func(r *rig) {
+		r.fn("name: first\ntriggers: [{mqtt: in/+}]\n", func(inv *functions.Invocation, _ func(functions.Read) functions.ReadAnswer) *functions.Outcome {
+			got <- "first"
+			return ok(functions.Effect{Kind: functions.SetState, Name: "hot", Value: inv.Event.Data})
+		})
+	}
+	first(r)
+	e := &event.Event{Source: "mqtt", Type: event.Message, Subject: "in/a", Topic: "in/a", Data: []byte("true")}
+	require.NoError(t, r.e.Offer(context.Background(), drivers.Delivery{Event: e}))
+	r.stop()
+	require.Empty(t, got)
+
+	r = openRig(t, r.dir)
+	first(r)
+	r.e.Pump() // as when a worker is there
+	r.pool.wg.Wait()
+	require.Empty(t, got)
+	r.fn("name: third\ntriggers: [{state: first/hot}]\n", func(inv *functions.Invocation, _ func(functions.Read) functions.ReadAnswer) *functions.Outcome {
+		got <- "third " + string(inv.Event.Data)
+		return ok()
+	})
+	r.start()
+	r.wait("both to run", func() bool { return len(got) == 2 })
+	require.Equal(t, []string{"first", "third true"}, []string{<-got, <-got})
+}
+
 func TestACircleEnds(t *testing.T) {
 	r := newRig(t)
 	var runs atomic.Int64
