@@ -26,6 +26,7 @@ var ErrRefused = errors.New("refused")
 
 // Delivery is one event on its way in.
 type Delivery struct {
+	// Event is what happened. The engine gives it its sequence, and the time and the identity that it does not bring.
 	Event *event.Event
 
 	// Ack settles the event at its source. It is called at most once, from any goroutine, and must not block: with nil once the

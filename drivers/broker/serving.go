@@ -150,7 +150,6 @@ func (s *serving) event(topic string, payload []byte, retained bool) *event.Even
 		Source:   "mqtt",
 		Type:     event.Message,
 		Subject:  topic,
-		Time:     time.Now().UTC().Truncate(time.Millisecond),
 		Data:     payload,
 		Topic:    topic,
 		Retained: retained,

@@ -174,7 +174,7 @@ func (a *App) openOutbox(cfg *config.Config, clock *engine.Clock) (err error) {
 		first = cfg.Uplinks[0].Name
 	}
 	a.box, err = outbox.Open(a.st, outbox.Options{Gateway: cfg.ID, Uplink: first, Streams: streams(cfg),
-		Now: func() time.Time { return time.Unix(0, int64(clock.Now())) }, Log: a.log.With("part", "streams")})
+		Now: func() time.Time { return time.Unix(0, int64(clock.Now())) }, Right: clock.Right, Log: a.log.With("part", "streams")})
 	return err
 }
 

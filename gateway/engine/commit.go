@@ -277,7 +277,8 @@ func (e *Engine) apply(tx store.Tx, j *job, o *functions.Outcome, children []*ch
 			tx.Put(a.journalKey(), a.encode())
 			acts = append(acts, a)
 		case functions.Append:
-			rec := outbox.Record{EventID: j.ev.ID, Function: f.Name, Key: j.key, Time: j.ev.Time, TimeOK: j.ev.TimeOK, Data: x.Value}
+			ev := j.inv.Event
+			rec := outbox.Record{EventID: ev.ID, Function: f.Name, Key: j.key, Time: ev.Time, TimeOK: ev.TimeOK, Boot: ev.Boot, Up: ev.Mono, Data: x.Value}
 			if _, err := e.opt.Outbox.Append(tx, x.Name, rec); err != nil {
 				return nil, err
 			}
@@ -454,7 +455,7 @@ func (e *Engine) children(j *job, o *functions.Outcome, v *verdict) []*child {
 	}
 	source := "function/" + f.Name
 	if o.Result != nil {
-		make1(&event.Event{Source: source, Type: event.Result, Subject: f.Name, Data: o.Result, Chain: j.ev.Chain + 1, Time: j.ev.Time, TimeOK: j.ev.TimeOK}, "")
+		make1(after(j.inv.Event, event.Event{Source: source, Type: event.Result, Subject: f.Name, Data: o.Result}), "")
 	}
 	names := map[string]bool{}
 	for i := range o.Effects {
@@ -463,8 +464,7 @@ func (e *Engine) children(j *job, o *functions.Outcome, v *verdict) []*child {
 		case functions.SetState, functions.IncrState, functions.DeleteState:
 			if !names[x.Name] && e.routes.watches(f.Name, x.Name) {
 				names[x.Name] = true
-				make1(&event.Event{Source: source, Type: event.State, Subject: f.Name + "/" + x.Name, Topic: "", Key: j.key,
-					Chain: j.ev.Chain + 1, Time: j.ev.Time, TimeOK: j.ev.TimeOK}, x.Name)
+				make1(after(j.inv.Event, event.Event{Source: source, Type: event.State, Subject: f.Name + "/" + x.Name, Key: j.key}), x.Name)
 			}
 		}
 	}
@@ -476,6 +476,13 @@ func (e *Engine) children(j *job, o *functions.Outcome, v *verdict) []*child {
 		}
 	}
 	return out
+}
+
+// after makes an event that was caused by another at the time of that.
+func after(cause *event.Event, ev event.Event) *event.Event {
+	ev.Time, ev.TimeOK, ev.Boot, ev.Mono = cause.Time, cause.TimeOK, cause.Boot, cause.Mono
+	ev.Chain = cause.Chain + 1
+	return &ev
 }
 
 // forgetChildren takes back what was noted of events that will be caused anew.

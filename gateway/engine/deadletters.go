@@ -26,12 +26,17 @@ type DeadLetter struct {
 	Params   map[string]string
 	Attempts int
 	Since    time.Time
+	SinceOK  bool          // the clock was synchronised, or has been later in the same boot
+	boot     uint32        // of Since
+	up       time.Duration // of the machine, then
+	order    uint64        // rises from letter to letter
 	Reason   string
 	Fault    *functions.Fault
 	Event    *event.Event
 }
 
-const deadVersion = 1
+// deadVersion 2 has the quality of Since.
+const deadVersion = 2
 
 // ErrNoDeadLetter is returned for an id that is not there (any more).
 var ErrNoDeadLetter = errors.New("there is no such dead letter")
@@ -65,6 +70,9 @@ func (d *DeadLetter) encode() ([]byte, error) {
 	w.String(d.Key)
 	w.Uint(uint64(d.Attempts))
 	w.Int(d.Since.UnixMilli())
+	w.Bool(d.SinceOK)
+	w.Uint(uint64(d.boot))
+	w.Int(int64(d.up))
 	w.String(d.Reason)
 	w.Bytes(fault)
 	w.Uint(uint64(len(d.Params)))
@@ -78,14 +86,19 @@ func (d *DeadLetter) encode() ([]byte, error) {
 
 func decodeDead(key, value []byte) (*DeadLetter, error) {
 	k := store.Parse(key)
-	d := &DeadLetter{Function: k.String()}
-	d.ID = deadID(d.Function, k.Uint())
+	d := &DeadLetter{Function: k.String(), order: k.Uint()}
+	d.ID = deadID(d.Function, d.order)
 	r := wire.NewReader(value)
-	if v := r.Byte(); r.Err() == nil && v != deadVersion {
+	v := r.Byte()
+	if r.Err() == nil && v != 1 && v != deadVersion {
 		return nil, fmt.Errorf("a dead letter of version %d, this gateway reads version %d", v, deadVersion)
 	}
 	d.Revision, d.Key, d.Attempts = r.String(), r.String(), int(r.Uint())
-	d.Since, d.Reason = time.UnixMilli(r.Int()).UTC(), r.String()
+	d.Since = time.UnixMilli(r.Int()).UTC()
+	if v >= 2 {
+		d.SinceOK, d.boot, d.up = r.Bool(), uint32(r.Uint()), time.Duration(r.Int())
+	}
+	d.Reason = r.String()
 	if err := json.Unmarshal(r.Bytes(), &d.Fault); err != nil && r.Err() == nil {
 		return nil, fmt.Errorf("the fault of dead letter %s: %w", d.ID, err)
 	}
@@ -116,12 +129,13 @@ func (e *Engine) putDead(tx store.Tx, j *job, v *verdict) {
 
 func (e *Engine) writeDead(tx store.Tx, j *job, reason string, fault *functions.Fault) {
 	f := j.fn
-	now, _ := e.clock.Wall()
+	now, up, known := e.clock.look()
 	revision := "" // never ran
 	if j.dep != nil {
 		revision = j.dep.Bundle.Digest
 	}
-	d := &DeadLetter{Revision: revision, Key: j.key, Params: j.params, Attempts: int(j.attempt.Load()), Since: now, Reason: reason, Fault: fault, Event: j.ev}
+	d := &DeadLetter{Revision: revision, Key: j.key, Params: j.params, Attempts: int(j.attempt.Load()), Since: now, Reason: reason, Fault: fault, Event: j.ev,
+		SinceOK: known, boot: e.clock.Boot(), up: up}
 	b, err := d.encode()
 	if err != nil {
 		d.Fault = &functions.Fault{Kind: functions.FaultError, Message: "a fault that cannot be kept"}
@@ -181,8 +195,18 @@ func (e *Engine) DeadLetters(fn, revision string, limit int) ([]*DeadLetter, err
 			return true
 		})
 	})
-	sort.Slice(out, func(a, b int) bool { return out[a].Since.After(out[b].Since) })
-	return out[:min(len(out), limit)], err
+	sort.Slice(out, func(a, b int) bool { return out[a].order > out[b].order })
+	out = out[:min(len(out), limit)]
+	for _, d := range out {
+		e.correct(d)
+	}
+	return out, err
+}
+
+// correct gives a dead letter the times that are known to be right by now.
+func (e *Engine) correct(d *DeadLetter) {
+	d.Since, d.SinceOK = e.clock.right(d.Since, d.SinceOK, d.boot, d.up)
+	d.Event = e.clock.corrected(d.Event)
 }
 
 // DeadLetter returns one.
@@ -200,6 +224,9 @@ func (e *Engine) DeadLetter(id string) (*DeadLetter, error) {
 		}
 		if err == nil {
 			d, err = decodeDead(k, v)
+		}
+		if err == nil {
+			e.correct(d)
 		}
 		return err
 	})

@@ -72,6 +72,25 @@ func (d *deduped) repeats(value string, order uint64, now, window time.Duration)
 	return false
 }
 
+// windowsOpen says that a window of a function may not have ended yet.
+func (e *Engine) windowsOpen() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.clock.Now()
+	for _, f := range e.fns {
+		if f.deduped.open(now) {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *deduped) open(now time.Duration) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.queue) > 0 && d.until[d.queue[len(d.queue)-1]].until > now
+}
+
 // forget takes back what was noted with a job that came to nothing: its event comes again as another job.
 func (d *deduped) forget(j *job) {
 	if j.dedupe == "" {

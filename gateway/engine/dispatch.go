@@ -334,7 +334,7 @@ func (e *Engine) invocation(j *job) *functions.Invocation {
 		ID:       e.nextInv.Add(1),
 		Function: f.Name,
 		Revision: dep.Bundle.Digest,
-		Event:    j.ev,
+		Event:    e.clock.corrected(j.ev),
 		Params:   j.params,
 		Key:      j.key,
 		NoKey:    dep.spec().Key.Kind == functions.KeyNone,

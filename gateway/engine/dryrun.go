@@ -34,8 +34,8 @@ func (e *Engine) DryRun(ctx context.Context, name string, r Request) (*Report, e
 	if why := e.unacceptable(ev); why != "" {
 		return nil, errors.New(why)
 	}
-	ev.ID, ev.Boot, ev.Mono = dryID, e.clock.Boot(), e.clock.Mono()
-	ev.Time, ev.TimeOK = e.clock.Wall()
+	ev.ID, ev.Boot = dryID, e.clock.Boot()
+	ev.Time, ev.Mono, ev.TimeOK = e.clock.look()
 	key, err := rules.KeyOf(dep.spec(), ev, r.Params)
 	if err != nil {
 		return nil, err

@@ -179,12 +179,13 @@ func New(o Options) (*Engine, error) {
 		clock:  o.Clock,
 		wheel:  wheel,
 		seq:    seq,
-		lives:  newLives(o.Lives, o.Secrets),
-		logs:   newLogs(),
+		lives:  newLives(o.Lives, o.Secrets, o.Clock),
+		logs:   newLogs(o.Clock),
 		fns:    map[string]*function{},
 		routes: newRoutes(),
 	}
 	e.room = sync.NewCond(&e.mu)
+	e.clock.tell(func() { wheel.add(0, e.keepBoots) })
 	if e.marks, err = openMarks(o.Store); err != nil {
 		return nil, err
 	}
@@ -295,9 +296,9 @@ func (e *Engine) RunSource(ctx context.Context, name string, s drivers.Source, s
 // stamp fills in what the gateway knows better than the source: identity, sequence and time.
 func (e *Engine) stamp(ev *event.Event) {
 	ev.Seq = e.seq.next()
-	ev.Boot, ev.Mono = e.clock.Boot(), e.clock.Mono()
 	if ev.Time.IsZero() {
-		ev.Time, ev.TimeOK = e.clock.Wall()
+		ev.Time, ev.Mono, ev.TimeOK = e.clock.look()
+		ev.Boot = e.clock.Boot()
 	}
 	if ev.ID == "" {
 		ev.ID = fmt.Sprintf("%s-%x", e.st.Epoch()[:8], ev.Seq)

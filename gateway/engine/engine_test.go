@@ -137,8 +137,52 @@ type rig struct {
 	pool   *fakePool
 	broker *fakeBroker
 	fan    *relay
+	on     *box // the machine, if it is not the real one
 	e      *Engine
 	stop   func()
+}
+
+// box is the machine that a rig runs on. Its uptime goes on with real time, and by what is added to it; its wall clock shows what it is set to.
+type box struct {
+	mu    sync.Mutex
+	start time.Time
+	plus  time.Duration // of uptime, beyond real time
+	at    time.Time     // when it booted, by its wall clock
+	ok    bool          // the wall clock is synchronised
+	id    string
+}
+
+func newBox(at time.Time) *box { return &box{start: time.Now(), at: at, id: "first"} }
+
+func (b *box) now() (time.Time, time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	up := time.Since(b.start) + b.plus
+	return b.at.Add(up).Round(0), up
+}
+
+func (b *box) synced() bool   { b.mu.Lock(); defer b.mu.Unlock(); return b.ok }
+func (b *box) bootID() string { b.mu.Lock(); defer b.mu.Unlock(); return b.id }
+
+// jump sets the wall clock by hand.
+func (b *box) jump(d time.Duration) { b.mu.Lock(); defer b.mu.Unlock(); b.at = b.at.Add(d) }
+
+// sync sets the wall clock so that the machine booted at, and says that it is right.
+func (b *box) sync(at time.Time) { b.mu.Lock(); defer b.mu.Unlock(); b.at, b.ok = at, true }
+
+// boot is the machine after a power cut: it has been up for nothing, and its clock has no battery.
+func (b *box) boot() *box {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return &box{start: time.Now(), at: time.Unix(0, 0), id: b.id + " next"}
+}
+
+// pass lets time pass for a rig: for the machine, and all that waits for it.
+func (r *rig) pass(d time.Duration) {
+	r.on.mu.Lock()
+	r.on.plus += d
+	r.on.mu.Unlock()
+	r.e.wheel.add(0, func() {})
 }
 
 func newRig(t testing.TB) *rig { return openRig(t, t.TempDir()) }
@@ -152,14 +196,24 @@ func openRig(t testing.TB, dir string, change ...func(*Options)) *rig {
 // openRigOn is openRig on a store of its own kind.
 func openRigOn(t testing.TB, dir string, so store.Options, change ...func(*Options)) *rig {
 	t.Helper()
+	return bootRig(t, dir, nil, so, change...)
+}
+
+// bootRig is openRigOn on a machine of its own; nil: the real one.
+func bootRig(t testing.TB, dir string, on *box, so store.Options, change ...func(*Options)) *rig {
+	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	so.Durability, so.Profile, so.Log = store.Crash, "small", log
 	st, err := store.Open(dir, so)
 	require.NoError(t, err)
-	r := &rig{t: t, dir: dir, st: st, broker: &fakeBroker{inProcess: true}, fan: &relay{}}
-	r.box, err = outbox.Open(st, outbox.Options{Gateway: "gw", Log: log})
+	r := &rig{t: t, dir: dir, st: st, on: on, broker: &fakeBroker{inProcess: true}, fan: &relay{}}
+	var m machine = newLinux()
+	if on != nil {
+		m = on
+	}
+	clock, err := openClock(st, log, m)
 	require.NoError(t, err)
-	clock, err := OpenClock(st, log)
+	r.box, err = outbox.Open(st, outbox.Options{Gateway: "gw", Log: log, Right: clock.Right})
 	require.NoError(t, err)
 	o := Options{Gateway: "gw", Store: st, Clock: clock, Outbox: r.box, Broker: r.broker, Log: log,
 		Devices: drivers.Set{
@@ -910,13 +964,12 @@ func TestWhatWaitsOrBringsNoReadingSaysWhy(t *testing.T) {
 }
 
 func TestTheLogOfAllFunctionsIsOneInOrder(t *testing.T) {
-	l := newLogs()
-	at := time.Now()
+	r := newRig(t)
+	l := r.e.logs
 	for i, fn := range []string{"b", "a", "b"} {
-		l.add(LogLine{Function: fn, Time: at.Add(time.Duration(i) * time.Second)})
+		l.add(LogLine{Function: fn, up: time.Duration(i)})
 	}
-	e := &Engine{logs: l}
-	past, _, _ := e.Logs("", 10, false)
+	past, _, _ := r.e.Logs("", 10, false)
 	require.Equal(t, []string{"b", "a", "b"}, []string{past[0].Function, past[1].Function, past[2].Function})
 }
 

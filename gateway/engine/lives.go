@@ -43,7 +43,9 @@ type LifeOutcome struct {
 // life is a Life in the making. A nil life is fine: nobody looks.
 type life struct {
 	ring    *lives
-	matched []string // functions that have a job; guarded by Engine.mu
+	matched []string      // functions that have a job; guarded by Engine.mu
+	boot    uint32        // of Time
+	up      time.Duration // of the machine, then
 	Life
 }
 
@@ -53,6 +55,7 @@ const previewBytes = 120
 // lives is the ring, and those who follow it.
 type lives struct {
 	secrets Secrets
+	clock   *Clock
 
 	mu        sync.Mutex
 	ring      []*life
@@ -60,14 +63,14 @@ type lives struct {
 	followers map[*follower[Life]]struct{}
 }
 
-func newLives(n int, s Secrets) *lives {
-	return &lives{secrets: s, ring: make([]*life, 0, n), followers: map[*follower[Life]]struct{}{}}
+func newLives(n int, s Secrets, c *Clock) *lives {
+	return &lives{secrets: s, clock: c, ring: make([]*life, 0, n), followers: map[*follower[Life]]struct{}{}}
 }
 
 // add begins the life of an event.
 func (l *lives) add(ev *event.Event) *life {
 	x := &life{ring: l, Life: Life{ID: ev.ID, Seq: ev.Seq, Source: ev.Source, Type: ev.Type, Subject: ev.Subject, Time: ev.Time,
-		TimeOK: ev.TimeOK, Size: len(ev.Data)}}
+		TimeOK: ev.TimeOK, Size: len(ev.Data)}, boot: ev.Boot, up: ev.Mono}
 	x.Preview = glimpse(l.secrets, ev.Data)
 	l.mu.Lock()
 	if len(l.ring) < cap(l.ring) {
@@ -98,6 +101,7 @@ func (x *life) change(tell bool, fn func()) {
 
 func (x *life) snapshot() Life {
 	c := x.Life
+	c.Time, c.TimeOK = x.ring.clock.right(c.Time, c.TimeOK, x.boot, x.up)
 	c.Preview = rules.Printable(c.Preview, previewBytes)
 	c.Subject = rules.Printable(c.Subject, 200)
 	c.Outcomes = slices.Clone(c.Outcomes)

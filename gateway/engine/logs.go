@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 	"time"
@@ -17,6 +18,9 @@ type LogLine struct {
 	Text     string
 	EventID  string
 	Fault    *functions.Fault
+
+	timeOK bool // the clock was synchronised; else up is how long the machine had been
+	up     time.Duration
 }
 
 // logLines bounds the lines remembered of one function.
@@ -24,13 +28,15 @@ const logLines = 200
 
 // logs are the newest lines of every function, and those who follow them.
 type logs struct {
+	clock *Clock
+
 	mu        sync.Mutex
 	lines     map[string][]LogLine
 	followers map[*follower[LogLine]]struct{}
 }
 
-func newLogs() *logs {
-	return &logs{lines: map[string][]LogLine{}, followers: map[*follower[LogLine]]struct{}{}}
+func newLogs(c *Clock) *logs {
+	return &logs{clock: c, lines: map[string][]LogLine{}, followers: map[*follower[LogLine]]struct{}{}}
 }
 
 // outcome keeps what an invocation logged, and its fault.
@@ -38,7 +44,8 @@ func (l *logs) outcome(f *function, j *job, o *functions.Outcome) {
 	if len(o.Logs) == 0 && o.Fault == nil {
 		return
 	}
-	base := LogLine{Time: time.Now().UTC().Truncate(time.Millisecond), Function: f.Name, Revision: j.dep.Bundle.Digest, EventID: j.ev.ID}
+	base := LogLine{Function: f.Name, Revision: j.dep.Bundle.Digest, EventID: j.ev.ID}
+	base.Time, base.up, base.timeOK = l.clock.look()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, x := range o.Logs {
@@ -80,9 +87,12 @@ func (e *Engine) Logs(fn string, limit int, follow bool) (past []LogLine, more <
 		for _, of := range l.lines {
 			lines = append(lines, of...)
 		}
-		slices.SortStableFunc(lines, func(a, b LogLine) int { return a.Time.Compare(b.Time) })
+		slices.SortStableFunc(lines, func(a, b LogLine) int { return cmp.Compare(a.up, b.up) })
 	}
 	past = append(past, lines[max(0, len(lines)-limit):]...)
+	for i := range past {
+		past[i].Time, past[i].timeOK = l.clock.right(past[i].Time, past[i].timeOK, l.clock.Boot(), past[i].up)
+	}
 	if !follow {
 		return past, nil, func() {}
 	}

@@ -151,7 +151,7 @@ func (t *routes) matchFeed(r *route, ev *event.Event, fn func(*route, map[string
 	}
 	make1 := func() *event.Event {
 		return &event.Event{ID: ev.ID + "." + r.device, Source: "device/" + r.device, Type: event.Reading, Subject: r.device,
-			Time: ev.Time, TimeOK: ev.TimeOK, Data: data, Retained: ev.Retained, Chain: ev.Chain}
+			Time: ev.Time, TimeOK: ev.TimeOK, Boot: ev.Boot, Mono: ev.Mono, Data: data, Retained: ev.Retained, Chain: ev.Chain}
 	}
 	reading := make1()
 	if len(t.devices[r.device]) == 0 {

@@ -198,11 +198,18 @@ type gap struct {
 const (
 	kindRecord byte = 1
 	kindGap    byte = 2
+	kindUnsure byte = 3 // a record whose time may be corrected
 )
 
 func encodeRecord(at time.Time, r *Record) []byte {
 	w := wire.NewWriter(make([]byte, 0, 48+len(r.EventID)+len(r.Function)+len(r.Key)+len(r.Data)))
-	w.Byte(kindRecord)
+	if unsure := !r.TimeOK && r.Boot != 0; unsure {
+		w.Byte(kindUnsure)
+		w.Uint(uint64(r.Boot))
+		w.Int(int64(r.Up))
+	} else {
+		w.Byte(kindRecord)
+	}
 	w.Int(at.UnixMilli())
 	w.Int(r.Time.UnixMilli())
 	w.Bool(r.TimeOK)
@@ -227,10 +234,14 @@ func decodeItem(b []byte) (*item, error) {
 	r := wire.NewReader(b)
 	it := &item{}
 	switch kind := r.Byte(); kind {
-	case kindRecord:
+	case kindRecord, kindUnsure:
+		rec := &it.rec
+		if kind == kindUnsure {
+			rec.Boot, rec.Up = uint32(r.Uint()), time.Duration(r.Int())
+		}
 		it.at = time.UnixMilli(r.Int()).UTC()
-		it.rec = Record{Time: time.UnixMilli(r.Int()).UTC(), TimeOK: r.Bool(), EventID: r.String(), Function: r.String(), Key: r.String()}
-		it.rec.Data = append([]byte{}, r.Bytes()...)
+		rec.Time, rec.TimeOK, rec.EventID, rec.Function, rec.Key = time.UnixMilli(r.Int()).UTC(), r.Bool(), r.String(), r.String(), r.String()
+		rec.Data = append([]byte{}, r.Bytes()...)
 	case kindGap:
 		it.gap = &gap{from: r.Uint(), edit: r.Uint(), why: decodeCounts(r)}
 	default:

@@ -39,7 +39,9 @@ type Record struct {
 	Function string
 	Key      string
 	Time     time.Time
-	TimeOK   bool
+	TimeOK   bool          // the clock was synchronised then
+	Boot     uint32        // if it was not: the machine's boot, and how long it had been up; 0: unknown
+	Up       time.Duration // since that boot
 	Data     []byte
 }
 
@@ -51,7 +53,10 @@ type Options struct {
 	// Now is the gateway's clock for retain.age. It must not jump with the wall clock, or a box that boots in the past
 	// takes its records for old; nil: the process's start and the monotonic time since.
 	Now func() time.Time
-	Log *slog.Logger // slog.Default()
+	// Right corrects the time of a record from before the clock was synchronised, if that is known by the time that the record is sent; nil: it
+	// stays as it was.
+	Right func(r *Record)
+	Log   *slog.Logger // slog.Default()
 }
 
 // Outbox is all streams of a gateway. Its methods may be called from any goroutine, Append only inside store.Update.
@@ -59,6 +64,7 @@ type Outbox struct {
 	st      *store.Store
 	gateway string
 	now     func() time.Time
+	right   func(r *Record)
 	log     *slog.Logger
 
 	mu      sync.Mutex // guards everything below; held for moments only
@@ -96,11 +102,14 @@ func Open(st *store.Store, o Options) (*Outbox, error) {
 		start := time.Now()
 		o.Now = func() time.Time { return start.Add(time.Since(start)) }
 	}
+	if o.Right == nil {
+		o.Right = func(*Record) {}
+	}
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
 	b := &Outbox{
-		st: st, gateway: o.Gateway, now: o.Now, log: o.Log,
+		st: st, gateway: o.Gateway, now: o.Now, right: o.Right, log: o.Log,
 		streams: map[string]*stream{}, queues: map[string]*Queue{},
 	}
 	if err := b.Configure(o.Uplink, o.Streams); err != nil {

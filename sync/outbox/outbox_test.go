@@ -134,6 +134,31 @@ func TestARecordKeepsWhatWasAppended(t *testing.T) {
 	assert.EqualValues(t, 2, recs[1].Sequence)
 }
 
+// The time of a record from before the clock was right is corrected when it is sent, as far as that is known by then.
+func TestTimesAreCorrectedWhenTheyAreSent(t *testing.T) {
+	b := newBox(t, map[string]outbox.Config{"s": eager})
+	began := time.Date(2026, 3, 1, 6, 0, 0, 0, time.UTC)
+	early := rec(1)
+	early.TimeOK, early.Boot, early.Up = false, 7, time.Minute
+	other := rec(2)
+	other.TimeOK, other.Boot, other.Up = false, 6, time.Minute
+	unknown := rec(3)
+	unknown.TimeOK = false
+	b.append("s", early, other, unknown, rec(4))
+	b.opts.Right = func(r *outbox.Record) {
+		if !r.TimeOK && r.Boot == 7 {
+			r.Time, r.TimeOK = began.Add(r.Up), true
+		}
+	}
+	b.reopen()
+	_, recs := b.next(b.Queue("main"))
+	require.Len(t, recs, 4)
+	require.Equal(t, []bool{true, false, false, true}, []bool{recs[0].TimeOK, recs[1].TimeOK, recs[2].TimeOK, recs[3].TimeOK})
+	require.Equal(t, began.Add(time.Minute), recs[0].Time)
+	require.Equal(t, other.Time, recs[1].Time)
+	require.Equal(t, unknown.Time, recs[2].Time)
+}
+
 func TestNothingIsSentBeforeItIsDurable(t *testing.T) {
 	b := newBox(t, map[string]outbox.Config{"s": eager})
 	b.append("s", rec(1))

@@ -184,7 +184,7 @@ func (q *Queue) next(s *stream) (*Batch, error) {
 		return nil, err
 	}
 	o.mu.Lock()
-	f := filler{stream: s.name, limit: s.head, edits: s.edits, max: s.cfg.Batch, b: &Batch{Stream: s.name}}
+	f := filler{stream: s.name, right: o.right, limit: s.head, edits: s.edits, max: s.cfg.Batch, b: &Batch{Stream: s.name}}
 	f.max.Records, f.max.Bytes = max(f.max.Records/q.shrink, 1), max(f.max.Bytes/q.shrink, 1<<10)
 	read, turn := s.read, s.turn
 	o.mu.Unlock()
@@ -253,6 +253,7 @@ func (o *Outbox) age(s *stream) error {
 // filler fills a batch from a scan.
 type filler struct {
 	stream string
+	right  func(r *Record)
 	limit  uint64 // positions from here on are not durable
 	edits  uint64 // gaps above are not durable
 	max    Limits
@@ -324,6 +325,7 @@ func (f *filler) add(p uint64, it *item) bool {
 	if f.b.Records > 0 {
 		f.b.Payload = append(f.b.Payload, ',')
 	}
+	f.right(&it.rec)
 	f.b.Payload = it.event(f.stream, seg, p).Append(f.b.Payload)
 	over := seg != f.seg || f.b.Records >= f.max.Records || len(f.b.Payload)+1 > f.max.Bytes
 	if f.b.Records > 0 && over {
