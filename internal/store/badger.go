@@ -32,6 +32,7 @@ type backend interface {
 	tidy(more func() bool) error // collects garbage while more says so; after an error it is open what the disk has
 	flatten() error              // rewrites what deleted keys have left behind; beside commits
 	free() (int64, error)        // bytes of the file system that are left
+	check() error                // reads all tables through
 	limits() size                // of one transaction
 	close() error
 }
@@ -52,7 +53,7 @@ type disk struct {
 // Two things are fixed, whatever the size. Badger's tables are built in memory from an allocator that, on 32 bits, hands out
 // the same memory twice once it outgrows its first buffer, and so loses records without an error. Values below 1 KiB, no
 // compression and tables of 4 MiB never outgrow it. And files are small, since all of them are mapped.
-func profile(name, dir string, log *slog.Logger) badger.Options {
+func profile(name, dir string, key []byte, log *slog.Logger) badger.Options {
 	o := badger.DefaultOptions(dir).
 		WithLogger(quiet{log}).
 		WithMetricsEnabled(false).
@@ -61,12 +62,16 @@ func profile(name, dir string, log *slog.Logger) badger.Options {
 		WithCompression(options.None).
 		WithBlockCacheSize(0).
 		WithValueThreshold(valueThreshold).
+		WithVerifyValueChecksum(true).
 		WithBaseTableSize(4 << 20).
 		WithNumCompactors(2).
 		WithNumMemtables(2).
 		WithNumLevelZeroTables(2).
 		WithNumLevelZeroTablesStall(4)
 	o.TableSizeMultiplier = 1
+	if key != nil { // blocks that are decrypted anew each time would cost much
+		o = o.WithEncryptionKey(key).WithBlockCacheSize(2 << 20)
+	}
 	if name == profileSmall {
 		return o.WithMemTableSize(2 << 20).WithValueLogFileSize(4 << 20).WithBaseLevelSize(8 << 20).WithIndexCacheSize(1 << 20)
 	}

@@ -117,7 +117,7 @@ func (o Options) withDefaults() (Options, error) {
 	default:
 		return o, fmt.Errorf("store profile %q: want %s, %s or %s", o.Profile, profileAuto, profileSmall, profileNormal)
 	}
-	return o, nil
+	return o, errors.Join(checkKey(o.Key), checkKey(o.OldKey))
 }
 
 func newStore(dir string, o Options) *Store {
@@ -132,6 +132,9 @@ func newStore(dir string, o Options) *Store {
 
 // start opens the database under the lock.
 func (s *Store) start() error {
+	if err := finishRestore(s.dir); err != nil {
+		return err
+	}
 	if err := s.makeRoom(); err != nil {
 		return err
 	}
@@ -159,7 +162,10 @@ func (s *Store) use(d backend, epoch string) {
 // openChecked opens the database and makes sure that it is one of ours and whole enough. An empty file that a crash left
 // fails the first open and passes the second.
 func openChecked(dir string, o Options, deep bool) (*disk, string, error) {
-	opts := profile(o.Profile, dir, o.Log)
+	opts := profile(o.Profile, dir, o.Key, o.Log)
+	if err := matchKey(dir, o.Key, o.OldKey); err != nil {
+		return nil, "", err
+	}
 	if err := verify(dir, opts, deep); err != nil {
 		return nil, "", err
 	}

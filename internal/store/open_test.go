@@ -180,7 +180,7 @@ func TestOpenLocked(t *testing.T) {
 	dir = t.TempDir()
 	o, err := small().withDefaults()
 	require.NoError(t, err)
-	d, err := openDisk(filepath.Join(dir, dataName), profile(profileSmall, filepath.Join(dir, dataName), o.Log))
+	d, err := openDisk(filepath.Join(dir, dataName), profile(profileSmall, filepath.Join(dir, dataName), nil, o.Log))
 	require.NoError(t, err)
 	o.SetAside = true
 	_, err = Open(dir, o)

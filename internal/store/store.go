@@ -59,6 +59,8 @@ type Options struct {
 	Profile    string        // "small", "normal", or "auto" (small under 1 GiB of memory and on 32 bits)
 	MinFree    int64         // bytes; 64 MiB
 	SetAside   bool          // move a damaged store out of the way and begin a new one, with a new epoch
+	Key        []byte        // encrypts the store and its backups, KeyBytes long; nil: they are plain
+	OldKey     []byte        // the store takes Key over if it has this one
 	Log        *slog.Logger  // slog.Default()
 
 	// Fault, if not nil, is asked before each group is written, and an error drops the group: for tests of what

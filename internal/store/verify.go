@@ -7,7 +7,9 @@ import (
 	"runtime/debug"
 
 	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/fb"
 	"github.com/dgraph-io/badger/v4/table"
+	"github.com/dgraph-io/ristretto/v2"
 	"github.com/dgraph-io/ristretto/v2/z"
 )
 
@@ -29,12 +31,46 @@ func verify(dir string, o badger.Options, deep bool) error {
 			total += fi.Size()
 		}
 	}
-	for id := range manifest.Tables {
-		if err := verifyTable(table.NewFilename(id, dir), o, deep && total < deepBelow); err != nil {
+	opts, done, err := tableOptions(dir, o)
+	if err != nil {
+		return err
+	}
+	defer done()
+	for id, t := range manifest.Tables {
+		own, err := opts(t.KeyID)
+		if err == nil {
+			err = verifyTable(table.NewFilename(id, dir), own, deep && total < deepBelow)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// tableOptions returns what tables are opened with, by the number of their data key, until done.
+func tableOptions(dir string, o badger.Options) (opts func(key uint64) (table.Options, error), done func(), err error) {
+	plain := table.Options{TableSize: uint64(o.BaseTableSize), BlockSize: o.BlockSize, BloomFalsePositive: o.BloomFalsePositive}
+	if o.EncryptionKey == nil || !exists(filepath.Join(dir, registryName)) {
+		return func(uint64) (table.Options, error) { return plain, nil }, func() {}, nil
+	}
+	reg, err := openRegistry(dir, o.EncryptionKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	cache, err := ristretto.NewCache(&ristretto.Config[uint64, *fb.TableIndex]{NumCounters: 1000, MaxCost: o.IndexCacheSize, BufferItems: 64})
+	if err != nil {
+		return nil, nil, err
+	}
+	return func(id uint64) (table.Options, error) {
+		key, err := reg.DataKey(id)
+		if err != nil {
+			return plain, fmt.Errorf("%w: %s: a table's key is gone: %w", ErrDamaged, dir, err)
+		}
+		own := plain
+		own.DataKey, own.IndexCache = key, cache
+		return own, nil
+	}, func() { cache.Close(); _ = reg.Close() }, nil
 }
 
 // readManifest returns nil without an error for a directory that has no tables yet.
@@ -64,7 +100,7 @@ func readManifest(dir string, o badger.Options) (*badger.Manifest, error) {
 	return &m, nil
 }
 
-func verifyTable(path string, o badger.Options, deep bool) (err error) {
+func verifyTable(path string, o table.Options, deep bool) (err error) {
 	// A hole in a mapped file is a fault, and Badger checks with panics.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -76,9 +112,7 @@ func verifyTable(path string, o badger.Options, deep bool) (err error) {
 	if err != nil {
 		return explain(filepath.Dir(path), err)
 	}
-	t, err := table.OpenTable(mf, table.Options{
-		TableSize: uint64(o.BaseTableSize), BlockSize: o.BlockSize, BloomFalsePositive: o.BloomFalsePositive,
-	})
+	t, err := table.OpenTable(mf, o)
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, path, err)
 	}
@@ -90,6 +124,20 @@ func verifyTable(path string, o badger.Options, deep bool) (err error) {
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, path, err)
+	}
+	return nil
+}
+
+// check reads all blocks of all tables. Badger checks with panics.
+func (d *disk) check() (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %s: a table cannot be read", ErrDamaged, d.dir)
+		}
+	}()
+	if err := d.db.VerifyChecksum(); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrDamaged, d.dir, err)
 	}
 	return nil
 }
