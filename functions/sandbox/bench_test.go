@@ -14,10 +14,10 @@ func BenchmarkRoundTrip(b *testing.B) {
 		for _, kind := range []string{"echo", "lua"} {
 			b.Run(fmt.Sprintf("%s-%d", kind, flight), func(b *testing.B) {
 				mode := "honest"
-				p := newPool(b, mode, func(o *Options) { o.Max, o.Depth = 1, max(8, flight) })
+				p := newPool(b, mode, func(o *Options) { o.Max, o.Depth = 1, max(16, flight) })
 				change := func(*Job) {}
 				if kind == "lua" {
-					p = realPool(b, func(o *Options) { o.Max, o.Depth = 1, max(8, flight) })
+					p = realPool(b, func(o *Options) { o.Max, o.Depth = 1, max(16, flight) })
 					change = with(double, time.Second)
 				}
 				run(b, p, "1", change)

@@ -40,7 +40,7 @@ type Options struct {
 	Warm    int           // workers kept while idle
 	Idle    time.Duration // after which a worker beyond Warm ends; 5 min
 	Memory  int64         // bytes of RSS that a worker may use; 64 MiB
-	Depth   int           // invocations that a worker holds, the running one included; 8
+	Depth   int           // invocations that a worker holds, the running one included; 16
 	Grace   time.Duration // beyond its timeout before an invocation's worker is killed; 150 ms
 	Log     *slog.Logger  // slog.Default if nil
 	OnRoom  func()        // Room was 0 and is not any more; called from a goroutine of the pool, or of a Submit
@@ -62,7 +62,7 @@ func (o *Options) complete() error {
 		o.Memory = 64 << 20
 	}
 	if o.Depth == 0 {
-		o.Depth = 8
+		o.Depth = 16
 	}
 	if o.Grace == 0 {
 		o.Grace = 150 * time.Millisecond

@@ -285,7 +285,7 @@ func TestMany(t *testing.T) {
 
 func TestColdStartAndShrink(t *testing.T) {
 	p := newPool(t, "honest", func(o *Options) { o.Warm, o.Idle = 0, 20*time.Millisecond })
-	require.Equal(t, 16, p.Room())
+	require.Equal(t, 2*p.opts.Depth, p.Room())
 	idle := func() bool { s := p.Stats(); return s.Running == 0 && s.Started > 0 }
 	eventually(t, "the first, which shows how workers are confined, ends when idle", idle)
 	require.NotEmpty(t, p.Stats().Layers)

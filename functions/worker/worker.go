@@ -57,6 +57,7 @@ func Main() int {
 	limit := memoryArg(os.Args)
 	runtime.GOMAXPROCS(1)
 	debug.SetMaxStack(16 << 20)     // deep recursion ends early and small
+	debug.SetGCPercent(400)         // little lives from one invocation to the next; the guard and the limit see to large ones
 	debug.SetMemoryLimit(limit / 2) // of the Go heap: the rest is the binary's pages and what a sample comes too late for
 	debug.SetTraceback("none")      // one line of reason is enough for the gateway
 	rel, _ := memory.NewReleaser()  // where /proc is missing, it releases less

@@ -78,9 +78,10 @@ type function struct {
 	ready       []*lane         // lanes that could run now, in turn
 	queued      bool            // in Engine.ready
 	running     int
-	quick       int  // quick invocations in a row
-	alone       *job // runs without company, since it met too many conflicts
-	waiting     int  // jobs in lanes that do not run
+	quick       int           // quick invocations in a row
+	wall        time.Duration // that they take, lately
+	alone       *job          // runs without company, since it met too many conflicts
+	waiting     int           // jobs in lanes that do not run
 	inbox       int64
 	inboxN      int
 	deads       int
@@ -114,7 +115,7 @@ func (f *function) limit(slow int) int {
 	case n > 0:
 		return n
 	case f.quick >= quickAfter:
-		return max(slow, quickMost)
+		return max(slow, min(quickMost, int(quickTogether/max(f.wall, 1))))
 	}
 	return slow
 }
@@ -122,11 +123,14 @@ func (f *function) limit(slow int) int {
 const (
 	quickWall  = 5 * time.Millisecond // an invocation that is no longer than this is quick
 	quickAfter = 16                   // so many in a row make its function quick
-	quickMost  = 8                    // of such a function may be on their way at once
+	quickMost  = 16                   // of such a function may be on their way at once
+	// but no more than take this long together: so long others may have to wait behind them
+	quickTogether = 10 * time.Millisecond
 )
 
 // ran notes how long an invocation took. The engine's mu is held.
 func (f *function) ran(wall time.Duration) {
+	f.wall += (wall - f.wall) / 8
 	if wall > quickWall {
 		f.quick = 0
 	} else {
