@@ -41,6 +41,8 @@ type BrokerStatus struct {
 	Connected bool     `json:"connected"`
 	Clients   int      `json:"clients,omitempty"`
 	LastError string   `json:"last_error,omitempty"`
+	// LostSessions is how often an external broker had forgotten a session of this gateway, with the messages that it held.
+	LostSessions int64 `json:"lost_sessions,omitempty"`
 }
 
 // EventCounts count since the gateway's start.
@@ -50,10 +52,11 @@ type EventCounts struct {
 	Committed  int64 `json:"committed"` // outcomes: one per event and function
 	Duplicates int64 `json:"duplicates"`
 	Faults     int64 `json:"faults"`
-	Dead       int64 `json:"dead"`    // dead letters there are now
-	Waiting    int64 `json:"waiting"` // to run; some of them are in the inbox
-	Inbox      int64 `json:"inbox"`   // in the store: they wait, run, or are to run again
-	Actions    int64 `json:"actions"` // journalled, not yet done
+	Dead       int64 `json:"dead"`     // dead letters there are now
+	Waiting    int64 `json:"waiting"`  // to run; some of them are in the inbox
+	Inbox      int64 `json:"inbox"`    // in the store: they wait, run, or are to run again
+	Actions    int64 `json:"actions"`  // journalled, not yet done
+	Repeated   int64 `json:"repeated"` // actions that were sent again, since they may not have arrived
 }
 
 // StoreStatus is the store.

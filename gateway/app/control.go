@@ -35,7 +35,7 @@ func (a *App) Status(context.Context) (*api.Status, error) {
 		Uptime:   time.Since(a.started),
 		Problems: a.problems.list(),
 		Events: api.EventCounts{Received: c.Received, Accepted: c.Accepted, Committed: c.Committed, Duplicates: c.Duplicates,
-			Faults: c.Faults, Dead: c.Dead, Waiting: c.Waiting, Inbox: c.Inbox, Actions: c.Actions},
+			Faults: c.Faults, Dead: c.Dead, Waiting: c.Waiting, Inbox: c.Inbox, Actions: c.Actions, Repeated: c.Repeated},
 		Functions: map[string]int{},
 		Store: api.StoreStatus{Dir: cfg.DataDir, Durability: cfg.Store.Durability, Profile: ss.Profile, Bytes: ss.Bytes,
 			Free: ss.Free, Groups: ss.Groups, Syncs: ss.Syncs},
@@ -66,6 +66,7 @@ func (a *App) Status(context.Context) (*api.Status, error) {
 	case *mqttclient.Client:
 		st := b.Status()
 		s.Broker.URL, s.Broker.LastError = st.URL, st.LastError
+		s.Broker.LostSessions = st.LostSessions
 	}
 	s.Ready = a.ready.Load() && s.Broker.Connected
 	return s, nil

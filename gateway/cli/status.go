@@ -87,10 +87,16 @@ func writeStatus(out *printer, s *api.Status) {
 	default:
 		row("broker", "%s, %s%s", b.URL, out.state("not connected"), because(b.LastError))
 	}
+	if n := s.Broker.LostSessions; n > 0 {
+		row("lost", "%s of the broker's for this gateway: what came meanwhile may be missing", out.bad(plural(n, "session")))
+	}
 	e := s.Events
 	row("events", "%s received, %s committed, %s, %s", units.Group(e.Received), units.Group(e.Committed), plural(e.Faults, "fault"), plural(e.Duplicates, "duplicate"))
 	if e.Waiting+e.Inbox+e.Actions > 0 {
 		row("waiting", "%s to run, %s stored in the inbox, %s", units.Group(e.Waiting), units.Group(e.Inbox), plural(e.Actions, "action"))
+	}
+	if e.Repeated > 0 {
+		row("repeated", "%s sent again with the same id", plural(e.Repeated, "action"))
 	}
 	if e.Dead > 0 {
 		row("dead", "%s: see perigee dead list", out.bad(plural(e.Dead, "letter")))

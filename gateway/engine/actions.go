@@ -34,6 +34,7 @@ type action struct {
 	retain   bool
 	chain    uint16
 	boot     uint32
+	device   bool          // it writes a device, if by a publish
 	hold     time.Duration // device: how long the value stays
 	deadline time.Duration // on the gateway's clock; 0: none
 	wall     int64         // the same on the wall clock in ms, if that was synchronised; else 0
@@ -45,7 +46,8 @@ type action struct {
 	answer []byte // data of the event that tells what it came to
 }
 
-const actionVersion = 1
+// actionVersion 2 says whether a device is written.
+const actionVersion = 2
 
 // brokerTarget is the target of publishes. Those of devices are named by deviceTarget.
 const brokerTarget = "broker"
@@ -71,6 +73,7 @@ func (a *action) encode() []byte {
 	w.Int(int64(a.hold))
 	w.Int(int64(a.deadline))
 	w.Int(a.wall)
+	w.Bool(a.device)
 	return w.Data()
 }
 
@@ -78,7 +81,8 @@ func decodeAction(key, value []byte) (*action, error) {
 	k := store.Parse(key)
 	a := &action{target: k.String(), order: k.Uint()}
 	r := wire.NewReader(value)
-	if v := r.Byte(); r.Err() == nil && v != actionVersion {
+	v := r.Byte()
+	if r.Err() == nil && v != 1 && v != actionVersion {
 		return nil, fmt.Errorf("a journal entry of version %d, this gateway reads version %d", v, actionVersion)
 	}
 	a.id, a.fn, a.event, a.topic = r.String(), r.String(), r.String(), r.String()
@@ -86,6 +90,9 @@ func decodeAction(key, value []byte) (*action, error) {
 	a.qos, a.retain = r.Byte(), r.Bool()
 	a.chain, a.boot = uint16(r.Uint()), uint32(r.Uint())
 	a.hold, a.deadline, a.wall = time.Duration(r.Int()), time.Duration(r.Int()), r.Int()
+	if a.device = strings.HasPrefix(a.target, "device/"); v >= 2 {
+		a.device = r.Bool()
+	}
 	return a, errors.Join(k.Err(), r.Done())
 }
 
@@ -106,7 +113,7 @@ func (e *Engine) newAction(j *job, x *functions.Effect, index int) *action {
 		hold:   x.For,
 	}
 	if x.Kind == functions.WriteDevice {
-		a.topic = ""
+		a.topic, a.device = "", true
 		if d := e.plant.device(x.Name); d != nil && d.Actuator != nil {
 			a.target = deviceTarget(x.Name)
 		} else if d != nil && d.Feed != nil {
@@ -132,20 +139,24 @@ func (e *Engine) newAction(j *job, x *functions.Effect, index int) *action {
 	return a
 }
 
-// expired says that an action is of no use any more.
+// expired says that an action is of no use any more. The gateway's clock does not count the time for which the box was off, so that
+// after a boot the wall clock is asked, too, as far as it is known to be right.
 func (e *Engine) expired(a *action) bool {
 	if a.deadline == 0 {
 		return false
 	}
+	if e.clock.Now() > a.deadline {
+		return true
+	}
 	if a.boot == e.clock.Boot() {
-		return e.clock.Now() > a.deadline
+		return false
 	}
 	now, ok := e.clock.Wall()
 	return ok && a.wall != 0 && now.UnixMilli() > a.wall
 }
 
 // loadJournal gives every target the actions that the last run left. Writes to devices that were decided before the
-// machine's last boot are dropped: the world has changed since; only a value that was to be held is taken back.
+// machine's last boot are dropped: the world has changed since.
 func (e *Engine) loadJournal() error {
 	var drop [][]byte
 	err := e.st.View(func(r store.Reader) error {
@@ -158,7 +169,7 @@ func (e *Engine) loadJournal() error {
 				return true
 			}
 			t := e.plant.targetLeft(a.target)
-			stale := strings.HasPrefix(a.target, "device/") && a.boot != e.clock.Boot()
+			stale := a.device && a.boot != e.clock.Boot()
 			if t == nil || stale {
 				drop = append(drop, append([]byte(nil), k...))
 				return true

@@ -113,13 +113,16 @@ func (b *fakeBroker) published() []drivers.Message {
 type relay struct {
 	mu     sync.Mutex
 	values []any
+	fail   error
 }
 
 func (r *relay) Write(_ context.Context, v any) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.values = append(r.values, v)
-	return nil
+	if r.fail == nil {
+		r.values = append(r.values, v)
+	}
+	return r.fail
 }
 
 func (r *relay) written() []any {

@@ -356,13 +356,14 @@ func (s *stats) fill(out *FunctionInfo, now time.Duration) {
 type Counts struct {
 	Received, Accepted, Committed, Duplicates, Faults int64
 	Dead, Waiting, Inbox, Actions                     int64
+	Repeated                                          int64 // actions that were sent again, with the same id, since they may not have arrived
 	Refused, Losses                                   map[string]int64
 }
 
 // Counts returns them.
 func (e *Engine) Counts() Counts {
 	c := Counts{Received: e.counts.received.Load(), Accepted: e.counts.accepted.Load(), Committed: e.counts.committed.Load(),
-		Duplicates: e.counts.duplicates.Load(), Faults: e.counts.faults.Load(), Refused: map[string]int64{}, Losses: e.losses.all()}
+		Duplicates: e.counts.duplicates.Load(), Repeated: e.counts.actionsRepeated.Load(), Faults: e.counts.faults.Load(), Refused: map[string]int64{}, Losses: e.losses.all()}
 	e.counts.mu.Lock()
 	for k, n := range e.counts.refused {
 		c.Refused[k] = n
