@@ -164,6 +164,9 @@ func (a *App) openStore(cfg *config.Config) error {
 		a.log.Error(err.Error())
 		a.problems.set("store", err)
 	}
+	if lost := st.Stats().Lost; lost != "" {
+		a.problems.set("store", errors.New(lost))
+	}
 	a.later("store", func(context.Context) error { return st.Close() })
 	return nil
 }

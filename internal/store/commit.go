@@ -124,6 +124,9 @@ func (s *Store) commit(g *group) {
 		}
 	}
 	snap := s.disk.snapshot()
+	if len(g.entries) > 0 {
+		s.mark.write(s.epoch, snap.txn.ReadTs())
+	}
 	s.mu.Lock()
 	old := s.snap
 	s.snap, s.sealed = snap, nil

@@ -39,6 +39,7 @@ type Store struct {
 	epoch      string
 	limit      size // of one group, and so of one update
 	lock       *dirLock
+	mark       *mark
 	wake       chan struct{} // 1 deep: the committer looks again
 	committing sync.Mutex    // held by whoever commits or tidies; taken before mu
 	stopped    chan struct{} // the committer has ended
@@ -150,6 +151,10 @@ func (s *Store) start() error {
 	if err != nil {
 		return err
 	}
+	if epoch, err = s.missLast(d, epoch); err != nil {
+		_ = d.close()
+		return err
+	}
 	s.use(d, epoch)
 	return nil
 }
@@ -161,12 +166,12 @@ func (s *Store) use(d backend, epoch string) {
 
 // openChecked opens the database and makes sure that it is one of ours and whole enough. An empty file that a crash left
 // fails the first open and passes the second.
-func openChecked(dir string, o Options, deep bool) (*disk, string, error) {
+func openChecked(dir string, o Options, unclean bool) (*disk, string, error) {
 	opts := profile(o.Profile, dir, o.Key, o.Log)
 	if err := matchKey(dir, o.Key, o.OldKey); err != nil {
 		return nil, "", err
 	}
-	if err := verify(dir, opts, deep); err != nil {
+	if err := verify(dir, opts, unclean); err != nil {
 		return nil, "", err
 	}
 	d, err := openDisk(dir, opts)
@@ -283,6 +288,7 @@ func (d *disk) begin(snap *snapshot) (string, error) {
 		return "", fmt.Errorf("%w: %s has keys but no version", ErrDamaged, d.dir)
 	}
 	epoch := newEpoch()
+	d.begun = true
 	err = d.commit(map[string]entry{
 		string(schemaKey): {value: binary.BigEndian.AppendUint32(nil, schema)},
 		string(epochKey):  {value: []byte(epoch)},
@@ -344,6 +350,7 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	s.snap.release()
 	err := errors.Join(flushed, s.closeDisk())
+	s.mark.close()
 	s.lock.release(err == nil)
 	return err
 }

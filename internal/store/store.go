@@ -82,6 +82,7 @@ type Stats struct {
 	Full         bool   // updates that add are refused
 	Unclean      bool   // the store was not closed the last time: the power failed, or the gateway was killed
 	SetAside     string // where Open moved a damaged store, empty if it did not
+	Lost         string // what Open found missing of what was written last, empty if nothing: the epoch is a new one then
 }
 
 // Reader reads keys. Values are valid until the function that got the Reader returns.

@@ -13,14 +13,18 @@ import (
 	"github.com/dgraph-io/ristretto/v2/z"
 )
 
-// deepBelow is how many bytes of tables are read through after an unclean stop. A slow card takes a few seconds for them.
-const deepBelow = 64 << 20
+// Up to how many bytes of tables are read through at every start, and after an unclean stop. A slow card takes a few seconds for
+// the first, and some twenty for the second.
+const (
+	deepBelow    = 64 << 20
+	uncleanBelow = 256 << 20
+)
 
 // verify looks at the files before Badger does. Badger opens without its manifest, and with most records gone; leaves out a
 // table whose index has a wrong checksum, without an error; and over other damage panics in a goroutine of its own, which
-// nobody can recover from, at every start. deep reads all blocks too, since a bad one ends an iteration as if there were no
-// more keys.
-func verify(dir string, o badger.Options, deep bool) error {
+// nobody can recover from, at every start. All blocks are read too, up to a bound, since a bad one ends an
+// iteration as if there were no more keys.
+func verify(dir string, o badger.Options, unclean bool) error {
 	manifest, err := readManifest(dir, o)
 	if err != nil || manifest == nil {
 		return err
@@ -31,6 +35,10 @@ func verify(dir string, o badger.Options, deep bool) error {
 			total += fi.Size()
 		}
 	}
+	most := int64(deepBelow)
+	if unclean {
+		most = uncleanBelow
+	}
 	opts, done, err := tableOptions(dir, o)
 	if err != nil {
 		return err
@@ -39,7 +47,7 @@ func verify(dir string, o badger.Options, deep bool) error {
 	for id, t := range manifest.Tables {
 		own, err := opts(t.KeyID)
 		if err == nil {
-			err = verifyTable(table.NewFilename(id, dir), own, deep && total < deepBelow)
+			err = verifyTable(table.NewFilename(id, dir), own, total < most)
 		}
 		if err != nil {
 			return err
