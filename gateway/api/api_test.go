@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/perigee-iot/perigee/gateway/api"
 	"github.com/perigee-iot/perigee/gateway/api/apitest"
+	"github.com/perigee-iot/perigee/internal/backup"
 )
 
 // quiet is a log that nobody reads.
@@ -95,6 +97,13 @@ func everyMethod() []asked {
 		{"Status", func(ctx context.Context, gw api.Gateway) (any, error) { return gw.Status(ctx) }},
 		{"Reload", func(ctx context.Context, gw api.Gateway) (any, error) { return gw.Reload(ctx) }},
 		{"Config", func(ctx context.Context, gw api.Gateway) (any, error) { return gw.Config(ctx) }},
+		{"Backup", func(ctx context.Context, gw api.Gateway) (any, error) {
+			var out bytes.Buffer
+			if err := gw.Backup(ctx, &out); err != nil {
+				return nil, err
+			}
+			return backup.Check(&out)
+		}},
 		{"Functions", func(ctx context.Context, gw api.Gateway) (any, error) { return gw.Functions(ctx) }},
 		{"Function", func(ctx context.Context, gw api.Gateway) (any, error) { return gw.Function(ctx, "overheat") }},
 		{"Function", func(ctx context.Context, gw api.Gateway) (any, error) { return gw.Function(ctx, "..") }},

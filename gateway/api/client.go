@@ -204,13 +204,19 @@ func each[T any](ctx context.Context, c *Client, path string, query url.Values, 
 			return err
 		}
 	}
-	if t := resp.Trailer.Get(errorTrailer); t != "" {
-		if e := parseError([]byte(t)); e != nil {
-			return e
-		}
-		return Errorf(CodeInternal, "the list ended with an error: %s", t)
+	return trailer(resp)
+}
+
+// trailer returns the error that ended an answer after its beginning.
+func trailer(resp *http.Response) error {
+	t := resp.Trailer.Get(errorTrailer)
+	if t == "" {
+		return nil
 	}
-	return nil
+	if e := parseError([]byte(t)); e != nil {
+		return e
+	}
+	return Errorf(CodeInternal, "the answer ended with an error: %s", t)
 }
 
 // params builds a query out of what is not zero.

@@ -39,6 +39,7 @@ func (s *Server) routes() []route {
 		{"Status", "GET /v1/status", ask(gw.Status)},
 		{"Reload", "POST /v1/reload", ask(gw.Reload)},
 		{"Config", "GET /v1/config", ask(gw.Config)},
+		{"Backup", "GET /v1/backup", s.backup},
 
 		{"Functions", "GET /v1/functions", ask(gw.Functions)},
 		{"Function", "GET /v1/functions/{name}", named("name", gw.Function)},

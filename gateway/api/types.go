@@ -8,6 +8,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"time"
 
 	"github.com/perigee-iot/perigee/functions"
@@ -336,6 +337,7 @@ type Gateway interface {
 	Status(ctx context.Context) (*Status, error)
 	Reload(ctx context.Context) (*ReloadResult, error)
 	Config(ctx context.Context) (json.RawMessage, error) // the configuration in force, secrets left out
+	Backup(ctx context.Context, w io.Writer) error       // writes a file as package backup has it; after an error w has part of one
 
 	Functions(ctx context.Context) ([]Function, error)
 	Function(ctx context.Context, name string) (*Function, error)

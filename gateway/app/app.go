@@ -7,6 +7,7 @@
 //	sources.go    what produces events: the broker, devices, schedules
 //	control.go    the control API's requests
 //	notify.go     what systemd is told
+//	backup.go     the store: opened, saved, restored
 //	tidy.go       memory that is given back
 package app
 
@@ -145,16 +146,12 @@ func (a *App) build(cfg *config.Config) error {
 }
 
 func (a *App) openStore(cfg *config.Config) error {
-	durability := store.Power
-	if cfg.Store.Durability == "crash" {
-		durability = store.Crash
+	o, err := storeOptions(cfg, a.log.With("part", "store"))
+	if err != nil {
+		return err
 	}
-	linger := time.Duration(cfg.Store.Linger)
-	if linger == 0 {
-		linger = -1
-	}
-	st, err := store.Open(cfg.DataDir, store.Options{Durability: durability, Linger: linger, Profile: cfg.Store.Profile,
-		MinFree: int64(cfg.Store.MinFree), SetAside: true, Log: a.log.With("part", "store")})
+	o.SetAside = true
+	st, err := store.Open(cfg.DataDir, o)
 	if err != nil {
 		return err
 	}

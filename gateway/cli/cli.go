@@ -52,6 +52,9 @@ type Options struct {
 	Demo    func(ctx context.Context, o DemoOptions) error                   // the demo, until ctx ends
 	Stage   func() (Stage, error)                                            // what runs the cases of functions
 
+	Backup  func(ctx context.Context, c *config.Config, w io.Writer) error                   // of a gateway that does not run
+	Restore func(ctx context.Context, c *config.Config, o RestoreOptions) (*Restored, error) // of a gateway that does not run
+
 	Stdin          io.Reader // os.Stdin
 	Stdout, Stderr io.Writer // os.Stdout, os.Stderr
 	Colour         *bool     // nil: on a terminal, without NO_COLOR
@@ -100,7 +103,7 @@ func (p *Program) commands() []*command {
 	return []*command{
 		runCommand(), demoCommand(), devCommand(), testCommand(), cloudCommand(),
 		statusCommand(), topCommand(), functionsCommand(), eventsCommand(), deadCommand(), stateCommand(), devicesCommand(), syncCommand(),
-		newCommand(), configCommand(), reloadCommand(), doctorCommand(), versionCommand(), completionCommand(),
+		newCommand(), configCommand(), reloadCommand(), backupCommand(), restoreCommand(), doctorCommand(), versionCommand(), completionCommand(),
 	}
 }
 

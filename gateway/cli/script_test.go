@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -26,6 +27,7 @@ import (
 	"github.com/perigee-iot/perigee/gateway/api/apitest"
 	"github.com/perigee-iot/perigee/gateway/cli"
 	"github.com/perigee-iot/perigee/gateway/config"
+	"github.com/perigee-iot/perigee/internal/backup"
 )
 
 var update = flag.Bool("update", false, "write what the commands print into the scripts")
@@ -59,11 +61,28 @@ func program() *cli.Program {
 			return []api.Layer{{Name: "rlimits", State: api.LayerOn}, {Name: "seccomp", State: api.LayerOff, Why: "as told"}}, nil
 		},
 		Stage: func() (cli.Stage, error) { return stage.Open(nil) },
+		Backup: func(ctx context.Context, c *config.Config, w io.Writer) error {
+			fmt.Fprintln(os.Stderr, "from", c.DataDir)
+			return apitest.New().Backup(ctx, w)
+		},
+		Restore: restore,
 		Demo: func(_ context.Context, o cli.DemoOptions) error {
 			fmt.Println("demo", o.Dir, o.For, o.Plain)
 			return nil
 		},
 	})
+}
+
+// restore checks the file, as the real one does, and says that a store was there.
+func restore(_ context.Context, c *config.Config, o cli.RestoreOptions) (*cli.Restored, error) {
+	sum, err := backup.Check(o.File)
+	if err != nil {
+		return nil, err
+	}
+	if !o.Replace {
+		return nil, errors.New("the data directory has a store: " + c.DataDir)
+	}
+	return &cli.Restored{Summary: sum, NewEpoch: "0123456789abcdef", Replaced: filepath.Join(c.DataDir, "replaced")}, nil
 }
 
 type fakeKey struct{}
@@ -195,6 +214,8 @@ func gatewayCommand(ts *testscript.TestScript, _ bool, args []string) {
 			*d.Logs = []api.LogLine{{Function: "chatty", Fault: &functions.Fault{Kind: "denied", Hint: functions.HTTPHint("https://api.example.com/v1")}}}
 			*d.Config = json.RawMessage(`{"functions":{"dir":` + strconv.Quote(ts.MkAbs("functions")) + `}}`)
 		})
+	case "fail":
+		f.Fail(args[1], api.Errorf(api.CodeUnavailable, "%s", args[2]))
 	case "log":
 		f.Edit(func(d *apitest.Data) {
 			*d.Logs = append(*d.Logs, api.LogLine{Time: time.Now().Add(time.Minute), Function: args[1], Level: "info", Text: args[2]})

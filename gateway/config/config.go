@@ -77,10 +77,12 @@ type TLS struct {
 
 // Store is how the gateway keeps what it has accepted.
 type Store struct {
-	Durability string         `yaml:"durability" json:"durability"` // power, crash
-	Linger     units.Duration `yaml:"linger" json:"linger"`         // 0: a group waits for nothing
-	Profile    string         `yaml:"profile" json:"profile"`       // auto, small, normal
-	MinFree    units.Size     `yaml:"min_free" json:"min_free"`     // free space below which nothing more is accepted
+	Durability string         `yaml:"durability" json:"durability"`               // power, crash
+	Linger     units.Duration `yaml:"linger" json:"linger"`                       // 0: a group waits for nothing
+	Profile    string         `yaml:"profile" json:"profile"`                     // auto, small, normal
+	MinFree    units.Size     `yaml:"min_free" json:"min_free"`                   // free space below which nothing more is accepted
+	KeyFile    string         `yaml:"key_file" json:"key_file,omitempty"`         // encrypts the store and its backups; empty: they are plain
+	OldKeyFile string         `yaml:"old_key_file" json:"old_key_file,omitempty"` // the key before this one
 }
 
 // Workers are the processes that run functions.

@@ -82,7 +82,7 @@ func TestFull(t *testing.T) {
 	require.Equal(t, filepath.Join(dir, "fns"), c.Functions.Dir)
 	require.Equal(t, User{PasswordFile: pw, Publish: []string{"shelly/#"}, Subscribe: []string{}}, c.Broker.Users["shelly"])
 	require.True(t, c.Broker.Embedded())
-	require.Equal(t, Store{"crash", 0, "small", 128 << 20}, c.Store)
+	require.Equal(t, Store{Durability: "crash", Profile: "small", MinFree: 128 << 20}, c.Store)
 	require.Equal(t, map[string]any{"on": 28.0, "name": "cellar", "armed": true, "factor": 1.5}, c.Settings["overheat"])
 	require.Equal(t, map[string]Secret{"token": {pw}, "key": {"/etc/perigee/key"}}, c.Secrets)
 	require.Equal(t, "sim", c.Devices["cellar"].Kind)
@@ -130,6 +130,9 @@ func TestSampleIsTheDefault(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"shelly.pw", "broker.pw", "cloud.pw", "ca.pem", "gw.pem", "gw.key"} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))
+	}
+	for _, name := range []string{"store.key", "before.key"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(strings.Repeat("a5", keyBytes)), 0o600))
 	}
 	file := filepath.Join(dir, "gateway.yaml")
 	require.NoError(t, os.WriteFile(file, full, 0o600))

@@ -255,6 +255,8 @@ func (c *Config) resolve() {
 	}
 	abs(&c.API.Socket)
 	abs(&c.Functions.Dir)
+	abs(&c.Store.KeyFile)
+	abs(&c.Store.OldKeyFile)
 	abs(&c.Broker.PasswordFile)
 	tls(&c.Broker.TLS)
 	for name, u := range c.Broker.Users {

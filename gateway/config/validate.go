@@ -166,6 +166,12 @@ func (c *Config) checkStore(k *checks) {
 	k.at(oneOf(c.Store.Profile, "auto", "small", "normal"), "store", "profile")
 	k.at(atMost(c.Store.Linger, 10*time.Second), "store", "linger")
 	k.at(sizeIn(c.Store.MinFree, 16<<20, 1<<40), "store", "min_free")
+	if c.Store.KeyFile == "" && c.Store.OldKeyFile != "" {
+		k.at(errors.New("needs the new key with it: set store.key_file"), "store", "old_key_file")
+		return
+	}
+	k.key(c.Store.KeyFile, "store", "key_file")
+	k.key(c.Store.OldKeyFile, "store", "old_key_file")
 }
 
 func (c *Config) checkWorkers(k *checks) {
@@ -267,6 +273,14 @@ func (k *checks) file(name string, path ...string) {
 }
 
 // tls checks the client's side of a connection to rawURL.
+// key checks the file of a key.
+func (k *checks) key(name string, path ...string) {
+	if name != "" {
+		_, err := ReadKey(name)
+		k.at(err, path...)
+	}
+}
+
 func (k *checks) tls(t TLS, rawURL string, path ...string) {
 	path = append(slices.Clone(path), "tls")
 	if t != (TLS{}) && !secureURL(rawURL) {

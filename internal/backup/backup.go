@@ -71,19 +71,19 @@ func (h Header) Sealed() bool { return len(h.Salt) > 0 }
 // Summary is what a whole file holds.
 type Summary struct {
 	Header
-	Keys   int64          // there are
-	Bytes  int64          // of keys and values
-	Spaces map[byte]int64 // keys by their first byte
-	Size   int64          // of the file, in bytes
+	Keys   int64            // there are
+	Bytes  int64            // of keys and values
+	Spaces map[string]int64 // keys, by the name of what they belong to
+	Size   int64            // of the file, in bytes
 }
 
 // end is the payload of the end frame.
 type end struct {
-	Keys   int64          `json:"keys"`
-	Bytes  int64          `json:"bytes"`
-	Spaces map[byte]int64 `json:"spaces"`
-	Digest []byte         `json:"sha256"`
-	Seal   []byte         `json:"seal,omitempty"`
+	Keys   int64            `json:"keys"`
+	Bytes  int64            `json:"bytes"`
+	Spaces map[string]int64 `json:"spaces"`
+	Digest []byte           `json:"sha256"`
+	Seal   []byte           `json:"seal,omitempty"`
 }
 
 func crcTable() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }

@@ -16,6 +16,8 @@ import (
 
 type entry struct{ key, value string }
 
+func name(first byte) string { return strconv.Itoa(int(first)) }
+
 func key() []byte { return bytes.Repeat([]byte{7}, 32) }
 
 func header() backup.Header {
@@ -24,7 +26,7 @@ func header() backup.Header {
 
 func write(t require.TestingT, entries []entry, key []byte) ([]byte, backup.Summary) {
 	var out bytes.Buffer
-	w, err := backup.NewWriter(&out, header(), key)
+	w, err := backup.NewWriter(&out, header(), key, name)
 	require.NoError(t, err)
 	for _, e := range entries {
 		require.NoError(t, w.Add([]byte(e.key), []byte(e.value)))
@@ -165,7 +167,7 @@ func TestErrorsSayWhatIsWrong(t *testing.T) {
 func endBytes(file []byte) int { return len(file) - bytes.LastIndex(file, []byte("E\x00\x00\x00")) }
 
 func TestWriterRefusesDisorder(t *testing.T) {
-	w, err := backup.NewWriter(io.Discard, header(), nil)
+	w, err := backup.NewWriter(io.Discard, header(), nil, name)
 	require.NoError(t, err)
 	require.NoError(t, w.Add([]byte("b"), nil))
 	require.Error(t, w.Add([]byte("b"), nil))

@@ -42,7 +42,7 @@ func NewReader(r io.Reader, key []byte) (*Reader, error) {
 }
 
 func newReader(r io.Reader) (*Reader, error) {
-	b := &Reader{in: bufio.NewReaderSize(r, frameBytes), sum: sha256.New(), have: Summary{Spaces: map[byte]int64{}}}
+	b := &Reader{in: bufio.NewReaderSize(r, frameBytes), sum: sha256.New()}
 	head := make([]byte, headBytes)
 	n, err := b.read(head)
 	switch {
@@ -92,7 +92,6 @@ func (b *Reader) Next() (key, value []byte, err error) {
 	b.last = append(b.last[:0], key...)
 	b.have.Keys++
 	b.have.Bytes += int64(len(key) + len(value))
-	b.have.Spaces[key[0]]++
 	return key, value, nil
 }
 
@@ -155,8 +154,9 @@ func (b *Reader) finish(payload, digest []byte) error {
 		}
 	}
 	if b.sealed { // nothing was opened that could be counted
-		b.have.Keys, b.have.Bytes, b.have.Spaces = e.Keys, e.Bytes, e.Spaces
+		b.have.Keys, b.have.Bytes = e.Keys, e.Bytes
 	}
+	b.have.Spaces = e.Spaces
 	if e.Keys != b.have.Keys || e.Bytes != b.have.Bytes {
 		return damaged("it should have %d keys of %d bytes, and has %d of %d", e.Keys, e.Bytes, b.have.Keys, b.have.Bytes)
 	}

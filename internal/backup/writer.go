@@ -18,15 +18,17 @@ type Writer struct {
 	out    *bufio.Writer
 	sum    hash.Hash
 	seal   *sealer // nil: plain
-	frames uint64  // of data
-	buf    []byte  // entries of the frame in the making
-	last   []byte  // key
+	name   func(first byte) string
+	frames uint64 // of data
+	buf    []byte // entries of the frame in the making
+	last   []byte // key
 	info   Summary
 }
 
-// NewWriter begins a file. With a key (32 bytes) its data is sealed; nil leaves it plain.
-func NewWriter(w io.Writer, h Header, key []byte) (*Writer, error) {
-	b := &Writer{out: bufio.NewWriterSize(w, frameBytes), sum: sha256.New()}
+// NewWriter begins a file. With a key (32 bytes) its data is sealed; nil leaves it plain. Name says what keys with such a first byte belong
+// to.
+func NewWriter(w io.Writer, h Header, key []byte, name func(first byte) string) (*Writer, error) {
+	b := &Writer{name: name, out: bufio.NewWriterSize(w, frameBytes), sum: sha256.New()}
 	h.Salt = nil
 	if key != nil {
 		h.Salt = make([]byte, saltBytes)
@@ -36,7 +38,7 @@ func NewWriter(w io.Writer, h Header, key []byte) (*Writer, error) {
 			return nil, err
 		}
 	}
-	b.info = Summary{Header: h, Spaces: map[byte]int64{}}
+	b.info = Summary{Header: h, Spaces: map[string]int64{}}
 	if err := b.write(append([]byte(magic), version, '\n')); err != nil {
 		return nil, err
 	}
@@ -63,7 +65,7 @@ func (b *Writer) Add(key, value []byte) error {
 	b.buf = append(b.buf, value...)
 	b.info.Keys++
 	b.info.Bytes += int64(len(key) + len(value))
-	b.info.Spaces[key[0]]++
+	b.info.Spaces[b.name(key[0])]++
 	return nil
 }
 

@@ -38,7 +38,7 @@ func (s *Store) Backup(ctx context.Context, w io.Writer, about backup.Header) (b
 		return backup.Summary{}, err
 	}
 	about.Schema, about.Epoch, about.Created = schema, s.epoch, time.Now().UTC().Truncate(time.Second)
-	out, err := backup.NewWriter(w, about, s.opts.Key)
+	out, err := backup.NewWriter(w, about, s.opts.Key, func(first byte) string { return Space(first).String() })
 	if err != nil {
 		return backup.Summary{}, err
 	}

@@ -254,7 +254,7 @@ func TestRestoreTouchesNothingItShouldNot(t *testing.T) {
 func archive(t testing.TB, entries map[string]string, version uint32) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	w, err := backup.NewWriter(&out, backup.Header{Schema: version}, nil)
+	w, err := backup.NewWriter(&out, backup.Header{Schema: version}, nil, func(byte) string { return "" })
 	require.NoError(t, err)
 	for k, v := range entries {
 		require.NoError(t, w.Add([]byte(k), []byte(v)))

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,6 +32,36 @@ func makeDir(dir string) error {
 		return fmt.Errorf("making the data directory %s: %w", dir, err)
 	}
 	return nil
+}
+
+// Exists says whether there is a store in dir.
+func Exists(dir string) bool {
+	return exists(filepath.Join(dir, dataName)) || exists(filepath.Join(dir, restoredName))
+}
+
+// KeepOwner gives everything in a store's directory to the owner of the directory, if it is root who made some of it: a gateway that runs
+// as a user of its own could not use it otherwise.
+func KeepOwner(dir string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	top, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("keeping the owner of %s: %w", dir, err)
+	}
+	owner, ok := top.Sys().(*syscall.Stat_t)
+	if !ok || owner.Uid == 0 {
+		return nil
+	}
+	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, int(owner.Uid), int(owner.Gid))
+	})
 }
 
 // existing returns dir or the first of its parents that is there.

@@ -20,3 +20,15 @@ const (
 	Retained    Space = 'r' // drivers/broker
 	Sessions    Space = 'n' // drivers/broker
 )
+
+// String returns what people call a space.
+func (s Space) String() string {
+	names := map[Space]string{
+		Meta: "meta", Inbox: "inbox", Journal: "journal", DeadLetters: "dead letters", Timers: "timers", Marks: "marks", Catalog: "functions", State: "state",
+		Usage: "usage", Seen: "last payloads", Dedupe: "dedupe", Streams: "streams", Retained: "retained messages", Sessions: "sessions",
+	}
+	if name, ok := names[s]; ok {
+		return name
+	}
+	return "unknown"
+}

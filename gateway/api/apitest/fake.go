@@ -6,12 +6,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"slices"
 	"sort"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/perigee-iot/perigee/gateway/api"
+	"github.com/perigee-iot/perigee/internal/backup"
 )
 
 // Fake is a Gateway in memory. Its methods may be called from many goroutines.
@@ -130,6 +133,27 @@ func (f *Fake) Reload(context.Context) (*api.ReloadResult, error) {
 	f.record("Reload")
 	return &api.ReloadResult{Changed: []string{"settings.overheat"}, Restart: []string{"broker.listen"},
 		Problems: slices.Clone(f.problems)}, nil
+}
+
+// Backup writes a small store: that of a function with three values.
+func (f *Fake) Backup(_ context.Context, w io.Writer) error {
+	f.mu.Lock()
+	err := f.fail["Backup"]
+	f.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	out, err := backup.NewWriter(w, backup.Header{Gateway: "gw-01", Version: "0.1.0", Schema: 1, Epoch: "5f0c9a1e5f0c9a1e",
+		Created: time.Date(2026, 5, 4, 12, 30, 15, 0, time.UTC)}, nil, func(byte) string { return "state" })
+	for _, key := range []string{"s/a", "s/b", "s/c"} {
+		if err == nil {
+			err = out.Add([]byte(key), []byte("42"))
+		}
+	}
+	if err == nil {
+		_, err = out.Close()
+	}
+	return err
 }
 
 // Config returns a configuration.

@@ -34,6 +34,8 @@ func run() int {
 		Layers:  app.Layers,
 		Worker:  worker.Main,
 		Demo:    showDemo,
+		Backup:  saveStore,
+		Restore: restoreStore,
 		Stage:   func() (cli.Stage, error) { return stage.Open(nil) },
 	})
 	return p.Main(ctx, os.Args)
