@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -47,9 +48,15 @@ func TestABackupEndsWithItsReaderAndWithTheServer(t *testing.T) {
 	full := errors.New("no room here")
 	require.ErrorIs(t, c.Backup(t.Context(), writerFunc(func([]byte) (int, error) { return 0, full })), full)
 	<-ended
-	err := c.Backup(t.Context(), writerFunc(func(p []byte) (int, error) { go stop(); return len(p), nil }))
+	var once sync.Once
+	stopped := make(chan struct{})
+	err := c.Backup(t.Context(), writerFunc(func(p []byte) (int, error) {
+		once.Do(func() { go func() { defer close(stopped); stop() }() })
+		return len(p), nil
+	}))
 	require.ErrorContains(t, err, "stopping")
 	require.ErrorIs(t, <-ended, context.Canceled)
+	<-stopped
 }
 
 type writerFunc func(p []byte) (int, error)

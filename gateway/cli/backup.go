@@ -112,7 +112,7 @@ func (c *call) saveTo(name string, p *progress) (sum backup.Summary, err error) 
 	defer func() {
 		f.Close()
 		if err != nil {
-			os.Remove(partial)
+			os.Remove(partial) //nolint:errcheck // it is named after what it is
 		}
 	}()
 	if sum, err = c.receive(f, p); err != nil {
