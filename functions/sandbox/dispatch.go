@@ -149,6 +149,7 @@ func (p *Pool) send(w *proc, t *task) {
 	w.held = append(w.held, t)
 	if len(w.held) == 1 {
 		p.begin(w)
+		w.busy, w.metered = w.began, 0
 	}
 }
 

@@ -100,3 +100,16 @@ func TestLimits(t *testing.T) {
 		require.Regexp(t, `limits\.source: nested more than 1000 levels deep, 1000 are allowed`, f.Message)
 	})
 }
+
+// TestMeter: outcomes that come together are each believed, but not that all took longer than the worker was at work.
+func TestMeter(t *testing.T) {
+	w := &proc{busy: time.Now().Add(-time.Second)}
+	first := functions.Usage{Wall: 800 * time.Millisecond, CPU: 700 * time.Millisecond}
+	w.meter(&first)
+	require.Equal(t, functions.Usage{Wall: 800 * time.Millisecond, CPU: 700 * time.Millisecond}, first)
+	second := functions.Usage{Wall: time.Hour, CPU: time.Hour}
+	w.meter(&second)
+	require.GreaterOrEqual(t, second.Wall, 200*time.Millisecond)
+	require.Less(t, second.Wall, time.Minute)
+	require.Equal(t, second.Wall, second.CPU)
+}

@@ -41,6 +41,8 @@ type proc struct {
 	slow      bool                // the first one has been running for slowAfter
 	revoking  bool                // an answer to a Revoke is due
 	revoked   time.Time           // since then
+	busy      time.Time           // since then it has not been idle
+	metered   time.Duration       // how much of that its outcomes have claimed
 	worked    bool                // it has given an outcome
 	last      *record             // of what that was
 	idleSince time.Time
@@ -181,6 +183,7 @@ func (w *proc) settled(o *functions.Outcome) error {
 		return err
 	}
 	elapsed := time.Since(w.began)
+	w.meter(&o.Usage)
 	if !w.worked { // being ready proves nothing yet: a worker that then dies at once must not be started in a loop
 		w.worked = true
 		p.failures, p.stats.StartError = 0, ""
@@ -192,7 +195,6 @@ func (w *proc) settled(o *functions.Outcome) error {
 	p.freed = p.freed || t.owner != "" || !t.record.clean()
 	p.next(w)
 	p.dispatch()
-	o.Usage.Wall, o.Usage.CPU = min(o.Usage.Wall, elapsed), min(o.Usage.CPU, elapsed)
 	o.Usage.Memory = min(o.Usage.Memory, p.opts.Memory)
 	later := t.asking
 	if later {
@@ -203,6 +205,14 @@ func (w *proc) settled(o *functions.Outcome) error {
 		t.tell(o)
 	}
 	return nil
+}
+
+// meter bounds what a worker says that an invocation took. Outcomes may come several at once, so that the time since the last one
+// says little; but all together cannot have taken longer than the worker has been at work.
+func (w *proc) meter(u *functions.Usage) {
+	most := max(time.Since(w.busy)-w.metered, 0)
+	u.Wall, u.CPU = min(u.Wall, most), min(u.CPU, most)
+	w.metered += max(u.Wall, u.CPU)
 }
 
 // maxPending is how many bytes of answers may lie unread.

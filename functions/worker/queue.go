@@ -17,8 +17,11 @@ type worker struct {
 	conn    io.ReadWriter
 	machine machine
 
-	writing sync.Mutex // guards out and the order of what is written
-	out     []byte
+	writing sync.Mutex // guards the four below and the order of what is written
+	out     []byte     // frames that are not written yet
+	late    *time.Timer
+	armed   bool  // late is about to fire
+	broken  error // of a write that nobody waited for
 
 	mu    sync.Mutex // guards queue
 	queue []item
@@ -201,17 +204,61 @@ func (w *worker) pop(fits func(item) bool) (item, bool) {
 	return item{}, false
 }
 
-// send writes one frame. The memory is kept for the next unless a large frame made it large.
+// send writes one frame, after those that were kept.
 func (w *worker) send(appendTo func([]byte) ([]byte, error)) error {
 	w.writing.Lock()
 	defer w.writing.Unlock()
-	buf, err := appendTo(w.out[:0])
+	buf, err := appendTo(w.out)
 	if err != nil {
 		return err
 	}
-	if cap(buf) <= 64<<10 {
-		w.out = buf
+	w.out = buf
+	return w.flush()
+}
+
+const (
+	keepFor   = time.Millisecond
+	keepBytes = 16 << 10
+)
+
+// keep has one frame written with the next, or shortly after: that saves the gateway a wake-up for each of several quick
+// invocations.
+func (w *worker) keep(appendTo func([]byte) ([]byte, error)) error {
+	w.writing.Lock()
+	defer w.writing.Unlock()
+	buf, err := appendTo(w.out)
+	if err != nil {
+		return err
 	}
-	_, err = w.conn.Write(buf)
-	return err
+	w.out = buf
+	if len(buf) > keepBytes {
+		return w.flush()
+	}
+	if !w.armed {
+		w.armed = true
+		w.late.Reset(keepFor)
+	}
+	return w.broken
+}
+
+// tooLate writes what was kept.
+func (w *worker) tooLate() {
+	w.writing.Lock()
+	defer w.writing.Unlock()
+	w.armed = false
+	_ = w.flush() // keep or send will say
+}
+
+// flush writes what is not written yet. The memory is kept for the next unless a large frame made it large. The caller holds
+// writing.
+func (w *worker) flush() error {
+	if w.broken != nil || len(w.out) == 0 {
+		return w.broken
+	}
+	_, w.broken = w.conn.Write(w.out)
+	if cap(w.out) > 64<<10 {
+		w.out = nil
+	}
+	w.out = w.out[:0]
+	return w.broken
 }

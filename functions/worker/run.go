@@ -78,7 +78,11 @@ func (w *worker) invoke(inv *functions.Invocation, broken map[string]*functions.
 		o = w.timed(inv)
 	}
 	o.ID = inv.ID
-	err := w.send(func(buf []byte) ([]byte, error) { return frame.AppendOutcome(buf, o) })
+	tell := w.send
+	if o.Fault == nil && o.Usage.Wall < keepFor && w.follows(inv.Revision) {
+		tell = w.keep
+	}
+	err := tell(func(buf []byte) ([]byte, error) { return frame.AppendOutcome(buf, o) })
 	if errors.Is(err, frame.ErrTooBig) {
 		bad := &functions.Outcome{ID: inv.ID, Logs: o.Logs, Usage: o.Usage, Fault: &functions.Fault{
 			Kind: functions.FaultBadOutput, Message: err.Error(), Hint: "return less, or spread it over several events"}}
@@ -99,6 +103,14 @@ func (w *worker) timed(inv *functions.Invocation) *functions.Outcome {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	return w.machine.Run(ctx, inv, func(r functions.Read) functions.ReadAnswer { return w.ask(ctx, inv.ID, r) })
+}
+
+// follows says whether the next to run is of this revision, too. If another's were, and it killed the worker, an outcome that
+// was kept would be missing, and the wrong function blamed.
+func (w *worker) follows(revision string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.queue) > 0 && w.queue[0].run != nil && w.queue[0].run.Revision == revision
 }
 
 func (w *worker) idle() bool {

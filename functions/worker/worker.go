@@ -112,6 +112,8 @@ func serve(conn io.ReadWriter, m machine, release func(), layers []frame.Layer) 
 	w := &worker{conn: conn, machine: m, wake: make(chan struct{}, 1), answers: make(chan answer, 1),
 		release: release, rest: time.NewTimer(restAfter)}
 	defer w.rest.Stop()
+	w.late = time.AfterFunc(time.Hour, w.tooLate)
+	defer w.late.Stop()
 	if err := w.send(func(buf []byte) ([]byte, error) { return frame.AppendReady(buf, layers) }); err != nil {
 		return err
 	}

@@ -1,8 +1,10 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -159,6 +161,91 @@ func TestRests(t *testing.T) {
 			work(id)
 		}
 	})
+}
+
+// counted is a connection that remembers each write.
+type counted struct {
+	bytes.Buffer
+	writes [][]byte
+	fails  error
+}
+
+func (c *counted) Write(b []byte) (int, error) {
+	c.writes = append(c.writes, bytes.Clone(b))
+	return len(b), c.fails
+}
+
+// TestKeep: what is kept goes with the next frame, when there is much of it, or soon.
+func TestKeep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &counted{}
+		w := &worker{conn: c}
+		w.late = time.AfterFunc(time.Hour, w.tooLate)
+		defer w.late.Stop()
+		text := func(s string) func([]byte) ([]byte, error) {
+			return func(buf []byte) ([]byte, error) { return append(buf, s...), nil }
+		}
+		writes := func(want ...string) {
+			t.Helper()
+			var got []string
+			for _, b := range c.writes {
+				got = append(got, string(b))
+			}
+			require.Equal(t, want, got)
+			c.writes = nil
+		}
+		require.NoError(t, w.keep(text("a")))
+		require.NoError(t, w.keep(text("b")))
+		writes()
+		require.NoError(t, w.send(text("c")))
+		writes("abc")
+		require.NoError(t, w.keep(text("d")))
+		require.ErrorIs(t, w.keep(func(buf []byte) ([]byte, error) { return append(buf, "half"...), frame.ErrTooBig }), frame.ErrTooBig)
+		time.Sleep(keepFor)
+		synctest.Wait()
+		writes("d")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		writes()
+		require.NoError(t, w.keep(text("e")))
+		large := strings.Repeat("f", keepBytes)
+		require.NoError(t, w.keep(text(large)))
+		writes("e" + large)
+
+		c.fails = io.ErrClosedPipe
+		require.NoError(t, w.keep(text("g")))
+		time.Sleep(keepFor)
+		synctest.Wait()
+		require.ErrorIs(t, w.keep(text("h")), io.ErrClosedPipe)
+		require.ErrorIs(t, w.send(text("i")), io.ErrClosedPipe)
+	})
+}
+
+// TestKeptOutcomesDoNotWait: outcomes that were kept are told although what follows takes long.
+func TestKeptOutcomesDoNotWait(t *testing.T) {
+	g := start(t)
+	g.load("a", "ok")
+	g.run(1, "a", "block")
+	require.EqualValues(t, 1, <-g.model.entered)
+	g.run(2, "a", "")
+	g.run(3, "a", "block")
+	g.model.release <- struct{}{}
+	require.EqualValues(t, 1, g.outcome().ID)
+	require.EqualValues(t, 2, g.outcome().ID)
+	require.EqualValues(t, 3, <-g.model.entered)
+	g.model.release <- struct{}{}
+	require.EqualValues(t, 3, g.outcome().ID)
+}
+
+// TestFollows: an outcome is kept only in front of another of its own function.
+func TestFollows(t *testing.T) {
+	w := &worker{}
+	require.False(t, w.follows("a"))
+	w.queue = []item{{load: &frame.Code{Digest: "a"}}, {run: &functions.Invocation{Revision: "a"}}}
+	require.False(t, w.follows("a"))
+	w.queue = w.queue[1:]
+	require.True(t, w.follows("a"))
+	require.False(t, w.follows("b"))
 }
 
 func TestAsks(t *testing.T) {

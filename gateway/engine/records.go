@@ -51,8 +51,10 @@ func (j *job) record(o *functions.Outcome, v verdict) *cases.Record {
 // recordSize is roughly what a record keeps in memory.
 func recordSize(r *cases.Record) int {
 	n := 512 + len(r.Inv.Event.Data) + len(r.Outcome.Result)
-	for _, a := range slices.Concat(r.Reads, r.Inv.Hints) { // those that were not looked at are kept with the invocation
-		n += len(a.Name) + len(a.Value) + 64
+	for _, answers := range [...][]functions.ReadAnswer{r.Reads, r.Inv.Hints} { // those that were not looked at are kept with the invocation
+		for i := range answers {
+			n += len(answers[i].Name) + len(answers[i].Value) + 64
+		}
 	}
 	for i := range r.Outcome.Effects {
 		n += len(r.Outcome.Effects[i].Name) + len(r.Outcome.Effects[i].Value) + 128

@@ -47,8 +47,8 @@ type Store struct {
 	tidying    *time.Ticker
 	full       atomic.Bool // less than MinFree is left
 
-	writer  sync.Mutex       // held for the length of an Update; taken before mu
-	scratch map[string]entry // of the update that is being made; guarded by writer
+	writer sync.Mutex // held for the length of an Update; taken before mu
+	txn    txn        // the update that is being made; guarded by writer
 
 	mu      sync.Mutex // guards what follows; never held while the disk is written
 	changed *sync.Cond // on mu: a group was sealed, written or dropped, or a view ended
@@ -125,7 +125,7 @@ func newStore(dir string, o Options) *Store {
 	s := &Store{
 		dir: dir, opts: o, log: o.Log,
 		wake: make(chan struct{}, 1), stopped: make(chan struct{}), failed: make(chan struct{}),
-		open: newGroup(), recent: newRecent(recentBytes), scratch: map[string]entry{}, tidying: time.NewTicker(tidyEvery),
+		open: newGroup(), recent: newRecent(recentBytes), tidying: time.NewTicker(tidyEvery),
 	}
 	s.changed = sync.NewCond(&s.mu)
 	return s

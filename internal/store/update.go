@@ -85,9 +85,8 @@ func (s *Store) update(fn func(tx Tx) error) (urgent bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	t := &txn{reader: reader{s: s}, staged: overlay{entries: s.scratch}}
-	t.staging = &t.staged
-	defer s.tidyScratch()
+	t := s.begin()
+	defer t.end()
 	if err := fn(t); err != nil {
 		return false, err
 	}
@@ -107,12 +106,27 @@ func (s *Store) update(fn func(tx Tx) error) (urgent bool, err error) {
 // soonLinger is how long a group waits for more while much is coming.
 const soonLinger = time.Millisecond
 
-// tidyScratch makes the map of an update fit for the next.
-func (s *Store) tidyScratch() {
-	if len(s.scratch) > spareKeys {
-		s.scratch = map[string]entry{}
+// begin makes the one transaction that there is at a time ready for an update. It needs writer.
+func (s *Store) begin() *txn {
+	t := &s.txn
+	t.s, t.staging = s, &t.staged
+	if t.staged.entries == nil {
+		t.staged.entries = map[string]entry{}
 	}
-	clear(s.scratch)
+	return t
+}
+
+// end lets go of what an update has left behind, but for its memory if that is small.
+func (t *txn) end() {
+	entries := t.staged.entries
+	if len(entries) > spareKeys {
+		entries = nil
+	}
+	clear(entries)
+	clear(t.onJoin)
+	clear(t.onDurable)
+	clear(t.onFail)
+	*t = txn{staged: overlay{entries: entries}, onJoin: t.onJoin[:0], onDurable: t.onDurable[:0], onFail: t.onFail[:0]}
 }
 
 // join adds a finished update to the open group, once there is room.
