@@ -127,3 +127,18 @@ func TestABlockOfZeroesIsDamage(t *testing.T) {
 	_, err = Open(dir, small())
 	require.ErrorIs(t, err, ErrDamaged)
 }
+
+// Badger panics in a goroutine of its own over notes about garbage that are cut off.
+func TestNotesAboutGarbageAreNotNeeded(t *testing.T) {
+	for _, size := range []int64{0, 1, 8, 16, 1000} {
+		dir := filled(t, true)
+		path := filepath.Join(dir, dataName, "DISCARD")
+		require.NoError(t, os.Truncate(path, size))
+		s := open(t, dir, small())
+		require.Len(t, scan(t, s, NewKey(State), nil), 1001)
+		fi, err := os.Stat(path)
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, fi.Size(), int64(1<<20))
+		require.NoError(t, s.disk.flatten())
+	}
+}

@@ -25,6 +25,9 @@ const (
 // nobody can recover from, at every start. All blocks are read too, up to a bound, since a bad one ends an
 // iteration as if there were no more keys.
 func verify(dir string, o badger.Options, unclean bool) error {
+	if err := dropDiscards(dir); err != nil {
+		return err
+	}
 	manifest, err := readManifest(dir, o)
 	if err != nil || manifest == nil {
 		return err
@@ -52,6 +55,19 @@ func verify(dir string, o badger.Options, unclean bool) error {
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// dropDiscards removes Badger's notes about garbage in the value logs if they are not as long as they begin: it would panic in a
+// compaction. Without them it finds the garbage again.
+func dropDiscards(dir string) error {
+	path := filepath.Join(dir, "DISCARD")
+	if fi, err := os.Stat(path); err != nil || fi.Size() >= 1<<20 {
+		return nil //nolint:nilerr // there is none
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("removing %s, which is damaged and of no use: %w", path, err)
 	}
 	return nil
 }
