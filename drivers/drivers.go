@@ -21,7 +21,8 @@ import (
 var ErrNotConnected = errors.New("not connected")
 
 // ErrRefused is what Delivery.Ack gets for an event that can never be accepted (too large, a topic that is not
-// UTF-8): the source settles it, so that it is not sent for ever, and says so to the sender if its protocol can.
+// UTF-8): the source settles it, so that it is not sent for ever, and says so to the sender if its protocol can. It is also what
+// Actuator.Write wraps for a value that the device will never take: the gateway drops that write, and goes on with what waits behind it.
 var ErrRefused = errors.New("refused")
 
 // Delivery is one event on its way in.
@@ -66,7 +67,8 @@ type Reader interface {
 	Read(ctx context.Context) (Fields, error)
 }
 
-// Actuator takes a value: bool, float64, string or nil.
+// Actuator takes a value: bool, float64, string or nil. One that it will never take is an error that wraps ErrRefused; any other
+// error makes the gateway write the value again.
 type Actuator interface {
 	Write(ctx context.Context, value any) error
 }

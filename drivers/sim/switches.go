@@ -70,7 +70,7 @@ func (b *button) Write(_ context.Context, value any) error {
 		action = v
 	case float64:
 	default:
-		return fmt.Errorf("device %s: a button takes true or the name of an action, not %v", b.name, value)
+		return fmt.Errorf("%w: a button takes true or the name of an action", drivers.ErrRefused)
 	}
 	select {
 	case b.presses <- action:
@@ -140,7 +140,7 @@ func (s *toggle) Write(_ context.Context, value any) error {
 	case bool:
 		on = v
 	default:
-		return fmt.Errorf("device %s: a switch takes true or false, not %v", s.name, value)
+		return fmt.Errorf("%w: a switch takes true or false", drivers.ErrRefused)
 	}
 	s.mu.Lock()
 	s.on = on

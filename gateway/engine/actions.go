@@ -322,10 +322,8 @@ func (t *target) run(ctx context.Context) {
 			continue
 		}
 		receipt, err := t.port.send(ctx, a)
-		if err != nil && t.name == brokerTarget && !errors.Is(err, drivers.ErrNotConnected) && ctx.Err() == nil {
-			t.engine.log.Error("a publish that the broker will never take was dropped", "function", a.fn, "event", a.event, "error", err)
-			t.engine.losses.add("publishes refused by the broker", 1)
-			t.void(a)
+		if err != nil && t.refused(err) && ctx.Err() == nil {
+			t.refuse(a, err)
 			continue
 		}
 		if err != nil {
@@ -347,6 +345,28 @@ func (t *target) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// refused says that trying an action again is of no use. It would hold up all that wait behind it for ever.
+func (t *target) refused(err error) bool {
+	return errors.Is(err, drivers.ErrRefused) || t.name == brokerTarget && !errors.Is(err, drivers.ErrNotConnected)
+}
+
+// refuse drops an action that its target will never take, and tells the function's log why.
+func (t *target) refuse(a *action, why error) {
+	what, cause := "a publish that the broker will never take was dropped", "publishes refused by the broker"
+	if a.device && t.name != brokerTarget {
+		what, cause = "a write that the device will never take was dropped", "writes refused by a device"
+	}
+	t.engine.log.Error(what, "function", a.fn, "event", a.event, "error", why)
+	t.engine.mu.Lock()
+	_, there := t.engine.fns[a.fn]
+	t.engine.mu.Unlock()
+	if there {
+		t.engine.logs.note(a.fn, a.event, what+": "+why.Error())
+	}
+	t.engine.losses.add(cause, 1)
+	t.void(a)
 }
 
 // pause waits before an action is tried again, but not longer than that is of use. What stands behind it meanwhile and is of no use any more is

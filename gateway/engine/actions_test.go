@@ -158,6 +158,28 @@ func TestAFullJournalHoldsUpThoseWhoWriteToIt(t *testing.T) {
 	require.Empty(t, r.e.Counts().Losses)
 }
 
+// A value that a device will never take is dropped, and holds up nobody's writes.
+func TestWhatADeviceRefusesIsDropped(t *testing.T) {
+	r := newRig(t)
+	r.fn("name: windy\ntriggers: [{mqtt: in/+}]\npermissions: {devices: {write: [fan]}}\n",
+		func(inv *functions.Invocation, _ func(functions.Read) functions.ReadAnswer) *functions.Outcome {
+			return ok(functions.Effect{Kind: functions.WriteDevice, Name: "fan", Value: inv.Event.Data})
+		})
+	long := strings.Repeat("x", 5000)
+	r.fan.refuse = long
+	r.start()
+	r.message("in/a", "1", "", false)
+	r.message("in/a", `"`+long+`"`, "", false)
+	r.message("in/a", "2", "", false)
+	r.wait("the others", func() bool { return len(r.fan.written()) == 2 && r.e.Counts().Actions == 0 })
+	require.Equal(t, []any{1.0, 2.0}, r.fan.written())
+	require.Equal(t, map[string]int64{"writes refused by a device": 1}, r.e.Counts().Losses)
+	lines, _, _ := r.e.Logs("windy", 10, false)
+	require.Len(t, lines, 1)
+	require.Equal(t, "error", lines[0].Level)
+	require.Equal(t, `a write that the device will never take was dropped: write `+long[:80]+` to device "fan": refused`, lines[0].Text)
+}
+
 // What may have arrived is sent again under its id, and counted.
 func TestRepeatedActionsAreCounted(t *testing.T) {
 	r := newRig(t)

@@ -114,11 +114,15 @@ type relay struct {
 	mu     sync.Mutex
 	values []any
 	fail   error
+	refuse any // what it will never take
 }
 
 func (r *relay) Write(_ context.Context, v any) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.refuse != nil && v == r.refuse {
+		return drivers.ErrRefused
+	}
 	if r.fail == nil {
 		r.values = append(r.values, v)
 	}

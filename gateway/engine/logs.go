@@ -60,6 +60,15 @@ func (l *logs) outcome(f *function, j *job, o *functions.Outcome) {
 	}
 }
 
+// note adds what the gateway has to say about a function, at the level error.
+func (l *logs) note(fn, eventID, text string) {
+	line := LogLine{Function: fn, EventID: eventID, Level: "error", Text: text}
+	line.Time, line.up, line.timeOK = l.clock.look()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.add(line)
+}
+
 func (l *logs) add(line LogLine) {
 	lines := append(l.lines[line.Function], line)
 	if len(lines) > logLines {

@@ -76,7 +76,7 @@ func (p *devicePort) write(ctx context.Context, v any) error {
 	ctx, cancel := context.WithTimeout(ctx, deviceTimeout)
 	defer cancel()
 	if err := p.device.Actuator.Write(ctx, v); err != nil {
-		return fmt.Errorf("write %v to device %q: %w", v, p.device.Name, err)
+		return fmt.Errorf("write %.80v to device %q: %w", v, p.device.Name, err)
 	}
 	p.mu.Lock()
 	p.last = v
