@@ -32,8 +32,8 @@ const (
 
 // Bounds.
 const (
-	MaxFunctions = 500 // that a gateway has
-	MaxPrevious  = 3   // revisions kept to go back to
+	MaxFunctions = 2000 // that a gateway has
+	MaxPrevious  = 3    // revisions kept to go back to
 )
 
 var (
