@@ -5,41 +5,20 @@
 #
 #   build/qemu/confine.sh [arm64|arm]…
 #
-# Needs qemu-system-arm, cpio and apt. Kernels are fetched once and kept in $CACHE.
+# Needs qemu-system-arm, cpio and apt. Kernels are fetched once: see kernel.sh.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-CACHE=${CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/perigee/qemu}
-SUITE=${SUITE:-bookworm}
 LONGEST=${LONGEST:-900} # seconds that a guest may run
 export CGO_ENABLED=0 GOOS=linux
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# kernel DEBIAN_ARCH METAPACKAGE puts that package's vmlinuz into the cache, and prints where it is. apt checks the signatures, in folders of its own.
-kernel() {
-	local arch=$1 meta=$2 file=$CACHE/vmlinuz-$1-$SUITE dir=$work/apt-$1 pkg
-	if [ ! -s "$file" ]; then
-		mkdir -p "$CACHE" "$dir"/{lists/partial,archives/partial,debs}
-		echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $SUITE main" >"$dir/sources.list"
-		: >"$dir/status"
-		local apt=(-o "APT::Architecture=$arch" -o "APT::Architectures::=$arch" -o "Dir::State::lists=$dir/lists" -o "Dir::State::status=$dir/status"
-			-o "Dir::Cache=$dir" -o "Dir::Etc::sourcelist=$dir/sources.list" -o Dir::Etc::sourceparts=- -o Acquire::Languages=none
-			-o APT::Sandbox::User=root -o Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false)
-		apt-get "${apt[@]}" -qq update >&2
-		pkg=$(apt-cache "${apt[@]}" depends "$meta" | awk '$1 == "Depends:" { sub(/:.*/, "", $2); print $2; exit }')
-		(cd "$dir/debs" && apt-get "${apt[@]}" -qq download "$pkg:$arch" >&2)
-		dpkg-deb --fsys-tarfile "$dir"/debs/*.deb | tar -xO --wildcards './boot/vmlinuz-*' >"$file.part"
-		mv "$file.part" "$file"
-	fi
-	echo "$file"
-}
-
 # guest ARCH boots the kernel of ARCH and runs the tests there.
 guest() {
 	local arch=$1 image dir=$work/$1 log=$work/$1.log start=$SECONDS qemu
 	case $arch in
-	arm64) image=$(kernel arm64 linux-image-arm64) qemu=(qemu-system-aarch64 -cpu cortex-a53) ;;
-	arm) image=$(kernel armhf linux-image-armmp) qemu=(qemu-system-arm -cpu cortex-a15) ;;
+	arm64) image=$(build/qemu/kernel.sh arm64 linux-image-arm64) qemu=(qemu-system-aarch64 -cpu cortex-a53) ;;
+	arm) image=$(build/qemu/kernel.sh armhf linux-image-armmp) qemu=(qemu-system-arm -cpu cortex-a15) ;;
 	*) echo "$arch is not arm64 or arm"; return 1 ;;
 	esac
 	mkdir -p "$dir/dev"

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/perigee-iot/perigee/build/qemu/guest"
 )
 
 func main() {
-	if err := prepare(); err != nil {
+	if err := guest.Prepare(); err != nil {
 		fmt.Println("init:", err)
 	}
 	var name unix.Utsname
@@ -34,37 +35,4 @@ func result(err error) string {
 		return err.Error()
 	}
 	return "ok"
-}
-
-func prepare() error {
-	for _, m := range []struct{ what, where string }{{"proc", "/proc"}, {"sysfs", "/sys"}, {"devtmpfs", "/dev"}, {"tmpfs", "/tmp"}} {
-		if err := os.MkdirAll(m.where, 0o755); err != nil {
-			return err
-		}
-		if err := unix.Mount(m.what, m.where, m.what, 0, ""); err != nil {
-			return fmt.Errorf("mount %s: %w", m.where, err)
-		}
-	}
-	if err := os.Chmod("/tmp", 0o1777); err != nil {
-		return err
-	}
-	return loopback()
-}
-
-// loopback brings up the interface lo.
-func loopback() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unix.Close(fd) }()
-	r, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	r.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFFLAGS, uintptr(unsafe.Pointer(r))); errno != 0 {
-		return fmt.Errorf("bring up lo: %w", errno)
-	}
-	return nil
 }
