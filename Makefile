@@ -68,8 +68,8 @@ bench: build ## speed, memory and bytes written, beside a bare client in the sam
 	$(GO) test -run '^$$' -bench 'Cost|Bare|SmallFunction' ./gateway/engine ./functions/script
 	$(GO) run ./build/bench -perigee dist/perigee $(BENCHFLAGS)
 
-chaos: ## kill it, again and again, and count
-	$(GO) test -count=1 -timeout 30m -v ./build/chaos -args -full
+chaos: ## kill it, cut its power, fill it, again and again, and count; hours, as root
+	$(GO) test -count=1 -timeout 6h -v ./build/chaos -args -full
 
 clean: ## remove what was built; the demonstration's directory stays, it may hold somebody's work
 	rm -rf dist
