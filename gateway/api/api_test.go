@@ -89,6 +89,13 @@ func everyMethod() []asked {
 			return out, err
 		}
 	}
+	record := func(q api.RecordQuery) func(context.Context, api.Gateway) (any, error) {
+		return func(ctx context.Context, gw api.Gateway) (any, error) {
+			var out []string
+			err := gw.Record(ctx, q, func(l json.RawMessage) error { out = append(out, string(l)); return nil })
+			return out, err
+		}
+	}
 	nothing := func(f func(ctx context.Context, gw api.Gateway) error) func(context.Context, api.Gateway) (any, error) {
 		return func(ctx context.Context, gw api.Gateway) (any, error) { return nil, f(ctx, gw) }
 	}
@@ -131,6 +138,9 @@ func everyMethod() []asked {
 		{"Events", collectLives(api.EventQuery{Function: "overheat"})},
 		{"Event", func(ctx context.Context, gw api.Gateway) (any, error) { return gw.Event(ctx, "01A") }},
 		{"EventCase", func(ctx context.Context, gw api.Gateway) (any, error) { return gw.EventCase(ctx, "01A", "overheat") }},
+		{"Record", record(api.RecordQuery{})},
+		{"Record", record(api.RecordQuery{Function: "overheat", Key: &key, For: 90 * time.Second, Bytes: 3 << 29, Invocations: 7})},
+		{"Record", record(api.RecordQuery{Function: "nobody"})},
 		{"DeadLetters", func(ctx context.Context, gw api.Gateway) (any, error) { return gw.DeadLetters(ctx, api.DeadQuery{}) }},
 		{"DeadLetters", func(ctx context.Context, gw api.Gateway) (any, error) {
 			return gw.DeadLetters(ctx, api.DeadQuery{Function: "overheat", Revision: "000000000000", Limit: 3})

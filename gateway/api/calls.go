@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"strconv"
 )
 
 // Status asks for the gateway at a glance.
@@ -75,6 +76,18 @@ func (c *Client) Event(ctx context.Context, id string) (*Life, error) {
 // EventCase asks for an event as a test case of a function, which may be empty if the event ran in one only.
 func (c *Client) EventCase(ctx context.Context, id, function string) (*EventCase, error) {
 	return call[*EventCase](ctx, c, http.MethodGet, path("events", id, "case"), params("function", function), nil)
+}
+
+// Record passes on a recording until it has what q asks for, ctx ends or the gateway stops.
+func (c *Client) Record(ctx context.Context, q RecordQuery, emit func(json.RawMessage) error) error {
+	query := params("function", q.Function, "key", q.Key, "invocations", q.Invocations)
+	if q.Bytes != 0 {
+		query.Set("bytes", strconv.FormatInt(q.Bytes, 10))
+	}
+	if q.For != 0 {
+		query.Set("for", q.For.String())
+	}
+	return each(ctx, c, path("recording"), query, func(line json.RawMessage) error { return emit(line) })
 }
 
 // DeadLetters lists dead letters without their data.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 )
 
 // route is one request: the Gateway's method that answers it, and where it is found.
@@ -74,6 +75,7 @@ func (s *Server) routes() []route {
 			}
 			return gw.EventCase(ctx, r.PathValue("id"), q.Get("function"))
 		})},
+		{"Record", "GET /v1/recording", s.record},
 
 		{"DeadLetters", "GET /v1/dead", s.dead},
 		{"DeadLetter", "GET /v1/dead/{id}", named("id", gw.DeadLetter)},
@@ -173,6 +175,21 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
+func (s *Server) record(w http.ResponseWriter, r *http.Request) error {
+	q := newQuery(r)
+	sel := RecordQuery{Function: q.Get("function"), For: q.duration("for"), Bytes: int64(q.count("bytes")), Invocations: q.count("invocations")}
+	if q.Has("key") {
+		key := q.Get("key")
+		sel.Key = &key
+	}
+	if q.err != nil {
+		return q.err
+	}
+	return list(w, r, true, func(ctx context.Context, emit func(any) error) error {
+		return s.gw.Record(ctx, sel, func(line json.RawMessage) error { return emit(line) })
+	})
+}
+
 func (s *Server) dead(w http.ResponseWriter, r *http.Request) error {
 	return reply(func(ctx context.Context, r *http.Request) (any, error) {
 		q := newQuery(r)
@@ -263,4 +280,15 @@ func (q *query) count(name string) int {
 		q.err = Errorf(CodeBadRequest, "%s is %q, it should be a whole number from 0", name, q.Get(name))
 	}
 	return n
+}
+
+func (q *query) duration(name string) time.Duration {
+	if !q.Has(name) {
+		return 0
+	}
+	d, err := time.ParseDuration(q.Get(name))
+	if (err != nil || d < 0) && q.err == nil {
+		q.err = Errorf(CodeBadRequest, "%s is %q, it should be a duration such as 1m30s", name, q.Get(name))
+	}
+	return d
 }

@@ -318,6 +318,15 @@ type EventQuery struct {
 	Limit    int // of what is in memory already; 0: 100
 }
 
+// RecordQuery says what is recorded, and for how long. Zero: as the gateway does it.
+type RecordQuery struct {
+	Function    string
+	Key         *string
+	For         time.Duration
+	Bytes       int64
+	Invocations int
+}
+
 // LogQuery selects log lines.
 type LogQuery struct {
 	Function string
@@ -351,6 +360,9 @@ type Gateway interface {
 	Events(ctx context.Context, q EventQuery, emit func(Life) error) error
 	Event(ctx context.Context, id string) (*Life, error)
 	EventCase(ctx context.Context, id, function string) (*EventCase, error) // function: empty if it ran in one only
+
+	// Record passes on the lines of a recording (see functions/recording) of what happens from now on.
+	Record(ctx context.Context, q RecordQuery, emit func(json.RawMessage) error) error
 
 	DeadLetters(ctx context.Context, q DeadQuery) ([]DeadLetter, error)
 	DeadLetter(ctx context.Context, id string) (*DeadLetter, error)

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -357,6 +358,21 @@ func (a *App) EventCase(ctx context.Context, id, function string) (*api.EventCas
 		return nil, api.Errorf("bad-request", "%v", err)
 	}
 	return &api.EventCase{Function: r.Inv.Function, Revision: short(r.Bundle.Digest), Event: r.Inv.Event.ID, Text: string(text)}, nil
+}
+
+// Record passes on a recording of what happens from now on.
+func (a *App) Record(ctx context.Context, q api.RecordQuery, emit func(json.RawMessage) error) error {
+	if q.Function != "" {
+		if _, err := a.find(q.Function); err != nil {
+			return err
+		}
+	}
+	o := engine.RecordOptions{Function: q.Function, Key: q.Key, For: q.For, Bytes: q.Bytes, Invocations: q.Invocations, Version: a.opt.Version}
+	err := a.engine.RecordWindow(ctx, o, func(line []byte) error { return emit(bytes.TrimSpace(line)) })
+	if errors.Is(err, engine.ErrRecording) {
+		return api.Errorf("bad-request", "%v", err)
+	}
+	return err
 }
 
 func life(l engine.Life) api.Life {

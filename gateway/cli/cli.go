@@ -33,7 +33,7 @@ const (
 func exitTable() [][2]string {
 	return [][2]string{
 		{"0", "it worked"},
-		{"1", "it failed; for status: the gateway is not ready; for doctor: something is wrong"},
+		{"1", "it failed; for status: the gateway is not ready; for doctor: something is wrong; for replay: something differs"},
 		{"2", "the command line or the configuration is wrong"},
 		{"3", "no gateway answers"},
 		{"4", "what was named does not exist"},
@@ -102,7 +102,7 @@ func New(o Options) *Program {
 func (p *Program) commands() []*command {
 	return []*command{
 		runCommand(), demoCommand(), devCommand(), testCommand(), cloudCommand(),
-		statusCommand(), topCommand(), functionsCommand(), eventsCommand(), deadCommand(), stateCommand(), devicesCommand(), syncCommand(),
+		statusCommand(), topCommand(), functionsCommand(), eventsCommand(), recordCommand(), replayCommand(), deadCommand(), stateCommand(), devicesCommand(), syncCommand(),
 		newCommand(), configCommand(), reloadCommand(), backupCommand(), restoreCommand(), doctorCommand(), versionCommand(), completionCommand(),
 	}
 }

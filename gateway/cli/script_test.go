@@ -216,6 +216,10 @@ func gatewayCommand(ts *testscript.TestScript, _ bool, args []string) {
 		})
 	case "fail":
 		f.Fail(args[1], api.Errorf(api.CodeUnavailable, "%s", args[2]))
+	case "recording": // the lines of the next recordings are those of a file
+		f.Edit(func(d *apitest.Data) {
+			*d.Recording = strings.Split(strings.TrimSpace(ts.ReadFile(args[1])), "\n")
+		})
 	case "log":
 		f.Edit(func(d *apitest.Data) {
 			*d.Logs = append(*d.Logs, api.LogLine{Time: time.Now().Add(time.Minute), Function: args[1], Level: "info", Text: args[2]})

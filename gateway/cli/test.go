@@ -14,12 +14,14 @@ import (
 	"github.com/perigee-iot/perigee/functions"
 	"github.com/perigee-iot/perigee/functions/bundle"
 	"github.com/perigee-iot/perigee/functions/cases"
+	"github.com/perigee-iot/perigee/functions/recording"
 )
 
-// Stage runs the cases of functions, one at a time. functions/cases/stage has the real one.
+// Stage runs functions without a gateway: their cases, and recordings, one at a time. functions/cases/stage has the real one.
 type Stage interface {
 	Compile(ctx context.Context, b *functions.Bundle) *functions.Fault
 	Run(ctx context.Context, b *functions.Bundle, c *cases.Case) *cases.Result
+	recording.Runner
 	Close()
 }
 

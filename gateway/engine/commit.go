@@ -386,6 +386,7 @@ func (e *Engine) retryFirst(j *job) {
 func (e *Engine) report(j *job, o *functions.Outcome, v verdict) {
 	j.life.done(j, o, v)
 	e.records.add(j, o, v)
+	e.recorders.add(j, o, v)
 	if v.fault != nil {
 		e.counts.faults.Add(1)
 		if v.what == "dead" && o.Fault == nil { // it asked to be run again, and will not be

@@ -325,7 +325,7 @@ func (e *Engine) submit(j *job) {
 	e.pool.Submit(sandbox.Job{
 		Inv:    inv,
 		Bundle: dep.Bundle,
-		Ask:    func(r functions.Read) functions.ReadAnswer { return j.note(e.answer(j, r)) },
+		Ask:    func(r functions.Read) functions.ReadAnswer { return e.note(j, e.answer(j, r)) },
 		Done:   func(o *functions.Outcome) { e.finish(j, o) },
 	})
 }

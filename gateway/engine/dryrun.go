@@ -54,7 +54,7 @@ func (e *Engine) try(ctx context.Context, j *job) (*functions.Outcome, error) {
 	j.inv = e.invocation(j)
 	done := make(chan *functions.Outcome, 1)
 	e.pool.Submit(sandbox.Job{Inv: j.inv, Bundle: j.dep.Bundle, Done: func(o *functions.Outcome) { done <- o },
-		Ask: func(r functions.Read) functions.ReadAnswer { return j.note(e.answer(j, r)) }})
+		Ask: func(r functions.Read) functions.ReadAnswer { return e.note(j, e.answer(j, r)) }})
 	select {
 	case o := <-done:
 		return o, nil

@@ -9,7 +9,7 @@
 // Beside it stand which functions there are and what they act on (install.go, invoke.go, routes.go, plant.go, ports.go); what tells
 // one event from another that came before (delivery.go, marks.go, seen.go, dedupe.go); retries and timers (wheel.go, timers.go), deadletters.go,
 // the gateway's clock (clock.go), and what people see of it all: lives.go, logs.go, stats.go, losses.go. What a function would do is said by
-// dryrun.go, and what it did, to be played again, by records.go.
+// dryrun.go, and what it did, to be played again, by records.go and recorder.go.
 //
 // # Who waits for whom
 //
@@ -122,20 +122,21 @@ func (o *Options) defaults() {
 
 // Engine is the path of events. Make one with New, give it its pool and functions, Start it, and offer it events.
 type Engine struct {
-	opt     Options
-	log     *slog.Logger
-	st      *store.Store
-	pool    Pool
-	clock   *Clock
-	seq     *sequence
-	lives   *lives
-	records records
-	logs    *logs
-	counts  counts
-	losses  *losses
-	marks   *marks
-	usage   *usage.Book
-	echoes  echoes
+	opt       Options
+	log       *slog.Logger
+	st        *store.Store
+	pool      Pool
+	clock     *Clock
+	seq       *sequence
+	lives     *lives
+	records   records
+	recorders recorders
+	logs      *logs
+	counts    counts
+	losses    *losses
+	marks     *marks
+	usage     *usage.Book
+	echoes    echoes
 
 	wheel *wheel
 	plant *plant

@@ -29,11 +29,22 @@ const (
 )
 
 // note remembers an answer to what an invocation asked, as far as its record may grow.
-func (j *job) note(a functions.ReadAnswer) functions.ReadAnswer {
-	if j.noted += len(a.Name) + len(a.Value) + 64; j.noted <= recordBytes {
+func (e *Engine) note(j *job, a functions.ReadAnswer) functions.ReadAnswer {
+	if j.noted += answerSize(&a); j.noted <= max(recordBytes, e.recorders.wants()) {
 		j.answers = append(j.answers, a)
 	}
 	return a
+}
+
+func answerSize(a *functions.ReadAnswer) int { return len(a.Name) + len(a.Value) + 64 }
+
+// whole says that all answers to an invocation were noted.
+func (j *job) whole() bool {
+	n := 0
+	for i := range j.answers {
+		n += answerSize(&j.answers[i])
+	}
+	return n == j.noted
 }
 
 // record is a job's invocation with its outcome.
@@ -53,7 +64,7 @@ func recordSize(r *cases.Record) int {
 	n := 512 + len(r.Inv.Event.Data) + len(r.Outcome.Result)
 	for _, answers := range [...][]functions.ReadAnswer{r.Reads, r.Inv.Hints} { // those that were not looked at are kept with the invocation
 		for i := range answers {
-			n += len(answers[i].Name) + len(answers[i].Value) + 64
+			n += answerSize(&answers[i])
 		}
 	}
 	for i := range r.Outcome.Effects {

@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,6 +16,19 @@ import (
 
 // reserved are the topics under which no function may publish, as in a gateway with the default prefix.
 const reserved = "perigee"
+
+// Invoke runs one invocation of a bundle, checks its effects and judges it, as a gateway does that can write every device. ask answers what the
+// function reads. An error says that there is no outcome.
+func (s *Stage) Invoke(ctx context.Context, b *functions.Bundle, inv *functions.Invocation, ask func(functions.Read) functions.ReadAnswer) (*functions.Outcome, rules.Verdict, error) {
+	o, err := s.invoke(ctx, b, inv, ask)
+	if err != nil {
+		return nil, rules.Verdict{}, err
+	}
+	if o.Fault == nil && o.Retry == nil {
+		o.Fault = rules.Check(b.Spec, o, rules.Surroundings{Prefix: reserved, Writable: func(string) bool { return true }})
+	}
+	return o, rules.Judge(b.Spec.Retry, inv.Attempt, o), nil
+}
 
 // run runs one attempt and does what its outcome says.
 func (p *play) run(j *job) error {
@@ -39,14 +53,10 @@ func (p *play) run(j *job) error {
 		Perms:    p.spec.Permissions,
 		Secrets:  p.c.Given.Secrets,
 	}
-	o, err := p.on.invoke(p.ctx, p.b, inv, func(r functions.Read) functions.ReadAnswer { return p.answer(j, r) })
+	o, v, err := p.on.Invoke(p.ctx, p.b, inv, func(r functions.Read) functions.ReadAnswer { return p.answer(j, r) })
 	if err != nil {
 		return err
 	}
-	if o.Fault == nil && o.Retry == nil {
-		o.Fault = rules.Check(p.spec, o, rules.Surroundings{Prefix: reserved, Writable: func(string) bool { return true }})
-	}
-	v := rules.Judge(p.spec.Retry, j.attempt, o)
 	var children []child
 	if v.What == "committed" {
 		if children, err = p.commit(j, o); err != nil {

@@ -36,6 +36,7 @@ type Fake struct {
 	top       func() *api.Top
 	problems  []string
 	config    json.RawMessage
+	recording []string
 	calls     []string
 	fail      map[string]error
 	following int
@@ -80,7 +81,7 @@ func (f *Fake) Following() int {
 func (f *Fake) Edit(change func(d *Data)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	d := Data{&f.status, f.functions, &f.logs, &f.lives, &f.dead, &f.state, &f.devices, &f.uplinks, &f.streams, &f.usage, &f.advice, &f.top, &f.problems, &f.config}
+	d := Data{&f.status, f.functions, &f.logs, &f.lives, &f.dead, &f.state, &f.devices, &f.uplinks, &f.streams, &f.usage, &f.advice, &f.top, &f.problems, &f.config, &f.recording}
 	change(&d)
 	close(f.changed)
 	f.changed = make(chan struct{})
@@ -102,6 +103,7 @@ type Data struct {
 	Top       *func() *api.Top // called under the lock, for each time that somebody asks
 	Problems  *[]string        // of the next reload
 	Config    *json.RawMessage
+	Recording *[]string // the lines of the next recordings
 }
 
 // enter locks and returns the error that the method was told to return.

@@ -3,6 +3,8 @@ package apitest
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/perigee-iot/perigee/gateway/api"
@@ -114,6 +116,42 @@ func (f *Fake) EventCase(_ context.Context, id, function string) (*api.EventCase
 	}
 	return &api.EventCase{Function: function, Revision: "1a2b3c4d5e6f", Event: id,
 		Text: "- name: message zigbee2mqtt/cellar\n  steps:\n    - mqtt: zigbee2mqtt/cellar\n      data: {temperature: 31}\n      expect: []\n"}, nil
+}
+
+// Record passes on the lines that there are. If the last one is no end, the recording goes on until ctx ends.
+func (f *Fake) Record(ctx context.Context, q api.RecordQuery, emit func(json.RawMessage) error) error {
+	f.mu.Lock()
+	if err := f.fail["Record"]; err != nil {
+		f.mu.Unlock()
+		return err
+	}
+	if q.Function != "" {
+		if _, err := f.find(q.Function); err != nil {
+			f.mu.Unlock()
+			return err
+		}
+	}
+	key := "-"
+	if q.Key != nil {
+		key = fmt.Sprintf("%q", *q.Key)
+	}
+	f.record("Record function=%s key=%s for=%v bytes=%d invocations=%d", q.Function, key, q.For, q.Bytes, q.Invocations)
+	list := slices.Clone(f.recording)
+	f.mu.Unlock()
+	for _, l := range list {
+		if err := emit(json.RawMessage(l)); err != nil {
+			return err
+		}
+	}
+	if len(list) > 0 && strings.Contains(list[len(list)-1], `"end"`) {
+		return nil
+	}
+	f.mu.Lock()
+	f.following++
+	f.mu.Unlock()
+	defer func() { f.mu.Lock(); f.following--; f.mu.Unlock() }()
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 // DeadLetters lists without data.

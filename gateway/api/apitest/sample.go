@@ -81,6 +81,8 @@ func Sample() *Fake {
 			}},
 			{Function: "quiet", Revision: "aa00bb11cc22", Limits: []api.LimitAdvice{{Limit: "timeout", Now: "1s", Max: "0s", Fit: "unknown", Why: "rests on 0 of the 100 invocations that are wanted"}}},
 		}
+		*d.Recording = []string{`{"begin":{"format":"perigee-recording","version":1,"gateway":"gw-01","at":"2026-05-04T12:30:15Z"}}`,
+			`{"end":{"why":"time","at":"2026-05-04T12:31:15Z","invocations":0}}`}
 		asked := int64(0)
 		*d.Top = func() *api.Top {
 			asked++
