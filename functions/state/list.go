@@ -76,7 +76,7 @@ func Purge(tx store.Tx, function string, limit int) (left int64, err error) {
 	}
 	t, err := readTotals(tx, function)
 	if err != nil {
-		t = totals{} // it goes anyway
+		t = totals{absent: true} // it goes anyway
 	}
 	type pair struct{ key, stored []byte }
 	var gone []pair
@@ -103,7 +103,7 @@ func Purge(tx store.Tx, function string, limit int) (left int64, err error) {
 		t.count, t.bytes, t.digest = 0, 0, 0
 	}
 	if len(gone) > 0 || more {
-		tx.Put(totalsKey(function), t.encode())
+		t.put(tx, function)
 	}
 	if more {
 		return max(t.count, 1), nil

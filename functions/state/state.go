@@ -13,6 +13,8 @@
 //	function "s" name       a shared value: its version, eight bytes, and JSON
 //	function "t"            the function's totals: count, bytes, digest, counter, version of the set of shared names
 //
+// In the space store.Stateful stands the name of each function that has totals.
+//
 // The totals are written in the transaction that changes a value. Their digest is over all values, so that [Verify] notices
 // if the disk has lost some: state.get("n", 0) would quietly begin at 0 again.
 package state
@@ -218,7 +220,7 @@ func write(tx store.Tx, ref Ref, name string, value []byte, limit int64) error {
 	}
 	if value == nil {
 		tx.Delete(key)
-		tx.Put(totalsKey(ref.Function), t.encode())
+		t.put(tx, ref.Function)
 		return nil
 	}
 	stored := value
@@ -231,7 +233,7 @@ func write(tx store.Tx, ref Ref, name string, value []byte, limit int64) error {
 		return &QuotaError{Function: ref.Function, Limit: limit, Have: before, Need: t.bytes}
 	}
 	tx.Put(key, stored)
-	tx.Put(totalsKey(ref.Function), t.encode())
+	t.put(tx, ref.Function)
 	return nil
 }
 

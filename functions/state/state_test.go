@@ -245,6 +245,13 @@ func TestLossIsNoticed(t *testing.T) {
 		"lost":    func(tx store.Tx) { tx.Delete(lost) },
 		"changed": func(tx store.Tx) { tx.Put(lost, []byte("7")) },
 		"totals":  func(tx store.Tx) { tx.Delete(store.NewKey(store.State).String("f").String("t")) },
+		"everything": func(tx store.Tx) {
+			var all [][]byte
+			require.NoError(t, tx.Scan(store.NewKey(store.State).String("f"), nil, func(k, _ []byte) bool { all = append(all, k); return true }))
+			for _, k := range all {
+				tx.Delete(k)
+			}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			update(t, s, func(tx store.Tx) error { harm(tx); return nil })

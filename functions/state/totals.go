@@ -20,14 +20,19 @@ type totals struct {
 	digest       uint64 // the sum of the digests of all values
 	counter      uint64 // of writes to shared values; never goes back
 	set          uint64 // the counter when a shared name was last added or removed
+	absent       bool   // there is no record
 }
 
 func totalsKey(function string) store.Key { return functionKey(function).String(tagTotals) }
 
+// statefulKey is there since the totals are. It lies apart from them, so that damage that takes a function's state and its totals with one
+// block still leaves that there was something.
+func statefulKey(function string) store.Key { return store.NewKey(store.Stateful).String(function) }
+
 func readTotals(r store.Reader, function string) (totals, error) {
 	b, ok, err := r.Get(totalsKey(function))
 	if err != nil || !ok {
-		return totals{}, err
+		return totals{absent: true}, err
 	}
 	w := wire.NewReader(b)
 	t := totals{count: w.Int(), bytes: w.Int(), digest: w.Uint(), counter: w.Uint(), set: w.Uint()}
@@ -35,6 +40,14 @@ func readTotals(r store.Reader, function string) (totals, error) {
 		return totals{}, fmt.Errorf("totals of the state of function %s: %w: %w", function, store.ErrDamaged, err)
 	}
 	return t, nil
+}
+
+// put writes the totals.
+func (t *totals) put(tx store.Tx, function string) {
+	if t.absent {
+		tx.Put(statefulKey(function), nil)
+	}
+	tx.Put(totalsKey(function), t.encode())
 }
 
 func (t *totals) encode() []byte {
@@ -79,10 +92,15 @@ type MismatchError struct {
 	Function string
 	Want     Totals // as they were kept
 	Have     Totals // as they are
+	Gone     bool   // what was kept of them is gone too: Want is not known
 }
 
 // Error says what is different.
 func (e *MismatchError) Error() string {
+	if e.Gone {
+		return fmt.Sprintf("the state of function %s is damaged: how much it had is not known any more, and now it has %d values of %d bytes",
+			e.Function, e.Have.Count, e.Have.Bytes)
+	}
 	return fmt.Sprintf("the state of function %s is damaged: it had %d values of %d bytes, and now has %d of %d",
 		e.Function, e.Want.Count, e.Want.Bytes, e.Have.Count, e.Have.Bytes)
 }
@@ -98,6 +116,15 @@ func Verify(r store.Reader, function string) error {
 	if err != nil {
 		return err
 	}
+	if want.absent {
+		_, had, err := r.Get(statefulKey(function))
+		if err != nil {
+			return err
+		}
+		if had || have.count > 0 {
+			return &MismatchError{Function: function, Have: Totals{Count: have.count, Bytes: have.bytes}, Gone: true}
+		}
+	}
 	if have.count != want.count || have.bytes != want.bytes || have.digest != want.digest {
 		return &MismatchError{
 			Function: function,
@@ -112,7 +139,7 @@ func Verify(r store.Reader, function string) error {
 func Accept(tx store.Tx, function string) error {
 	t, err := readTotals(tx, function)
 	if err != nil {
-		t = totals{} // the record itself is what is damaged
+		t = totals{absent: true} // the record itself is what is damaged
 	}
 	have, err := count(tx, function)
 	if err != nil {
@@ -122,7 +149,7 @@ func Accept(tx store.Tx, function string) error {
 	// Values may have a version that the counter has lost.
 	t.counter = max(t.counter, have.counter) + 1
 	t.set = t.counter
-	tx.Put(totalsKey(function), t.encode())
+	t.put(tx, function)
 	return nil
 }
 

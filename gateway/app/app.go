@@ -157,7 +157,7 @@ func (a *App) openStore(cfg *config.Config) error {
 	}
 	a.st = st
 	if dir := st.Stats().SetAside; dir != "" {
-		err := fmt.Errorf("the store was damaged and is set aside in %s; the gateway began with an empty one: functions of the directory are back, what waited and all state are not", dir)
+		err := damageOf(dir, st.Stats().Salvaged)
 		a.log.Error(err.Error())
 		a.problems.set("store", err)
 	}

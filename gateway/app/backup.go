@@ -87,3 +87,13 @@ func Restore(ctx context.Context, cfg *config.Config, log *slog.Logger, keyFile 
 	done, err := store.Restore(ctx, cfg.DataDir, o, file)
 	return done, errors.Join(err, store.KeepOwner(cfg.DataDir))
 }
+
+// damageOf says what became of a damaged store.
+func damageOf(dir string, s store.Salvaged) error {
+	if s.Err != nil {
+		return fmt.Errorf("the store was damaged and is set aside in %s; nothing could be taken over (%w), and the gateway began with an empty one: functions of the directory are back, what waited and all state are not",
+			dir, s.Err)
+	}
+	return fmt.Errorf("the store was damaged and is set aside in %s; %d keys could be read and were taken over, the rest is lost (%d damaged tables, %d unreadable values): functions whose state is not whole are paused, and some of what was done may be done again",
+		dir, s.Keys, s.Tables, s.Lost)
+}

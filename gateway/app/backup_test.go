@@ -102,3 +102,45 @@ func (s *site) read(name string) string {
 	require.NoError(s.t, err)
 	return string(b)
 }
+
+// TestADamagedStoreIsSalvaged: what can be read goes on, and a function whose state is not whole waits for somebody to look at it.
+func TestADamagedStoreIsSalvaged(t *testing.T) {
+	ctx := context.Background()
+	s := newSite(t)
+	a := s.open()
+	for _, name := range []string{"count", "other"} {
+		_, err := a.Apply(ctx, &api.ApplyRequest{Name: name, Files: map[string][]byte{"function.yaml": []byte(counterYAML), "main.lua": []byte(counter)}})
+		require.NoError(t, err)
+		invoke(t, a, name, "1")
+	}
+	// As if a block had been lost with all that the function knew.
+	require.NoError(t, a.st.Update(func(tx store.Tx) error {
+		for _, k := range []store.Key{store.NewKey(store.State).String("count").String("k").String("").String("n"), store.NewKey(store.State).String("count").String("t")} {
+			tx.Delete(k)
+		}
+		return nil
+	}))
+	require.NoError(t, a.Stop(ctx))
+	require.NoError(t, os.Remove(filepath.Join(s.dir, "data", "db", "MANIFEST")))
+
+	a = s.open()
+	st, err := a.Status(ctx)
+	require.NoError(t, err)
+	require.Len(t, st.Problems, 1)
+	require.Contains(t, st.Problems[0], "could be read and were taken over")
+	f, err := a.Function(ctx, "other")
+	require.NoError(t, err)
+	require.Equal(t, "active", f.State)
+	require.Equal(t, "2", string(invoke(t, a, "other", "1").Result))
+	f, err = a.Function(ctx, "count")
+	require.NoError(t, err)
+	require.Equal(t, "paused", f.State)
+	require.Contains(t, f.Reason, "its state is damaged")
+	require.NoError(t, a.Resume(ctx, "count"))
+	require.Equal(t, "1", string(invoke(t, a, "count", "1").Result), "somebody has looked at it")
+	require.NoError(t, a.Stop(ctx))
+	a = s.open()
+	f, err = a.Function(ctx, "count")
+	require.NoError(t, err)
+	require.Equal(t, "active", f.State)
+}

@@ -198,8 +198,7 @@ func (a *App) Resume(ctx context.Context, name string) error {
 		return err
 	}
 	err := a.pausing(ctx, name, func(tx store.Tx) (catalog.Entry, error) {
-		var lost *state.MismatchError
-		if err := state.Verify(tx, name); errors.As(err, &lost) {
+		if err := state.Verify(tx, name); err != nil {
 			if err := state.Accept(tx, name); err != nil { // somebody has looked at it
 				return catalog.Entry{}, err
 			}

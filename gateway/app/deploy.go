@@ -341,6 +341,9 @@ func (a *App) deploy(ctx context.Context, b *functions.Bundle, origin string, ta
 			return nil, deployError(err)
 		}
 	}
+	if res.Action == "created" && !dry {
+		now = a.verifyState(now) // it may be back after damage, and its state is not
+	}
 	_, state, reason := a.fit(a.config(), now, b)
 	res.State, res.Reason = string(state), reason
 	res.Warnings = a.warnings(b)

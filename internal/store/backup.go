@@ -239,7 +239,7 @@ func (r *restoring) fill(ctx context.Context, d *disk) error {
 		}
 		e := entry{value: append([]byte{}, value...)}
 		if !batch.size.plus(sizeOf(k, e)).within(d.limits()) {
-			if err := r.commit(d, &batch); err != nil {
+			if err := commitBatch(d, &batch, r.o.MinFree/8); err != nil {
 				return err
 			}
 		}
@@ -249,13 +249,14 @@ func (r *restoring) fill(ctx context.Context, d *disk) error {
 	if err != nil {
 		return err
 	}
-	return r.commit(d, &batch)
+	return commitBatch(d, &batch, r.o.MinFree/8)
 }
 
-func (r *restoring) commit(d *disk, batch *overlay) error {
+// commitBatch writes a transaction unless less than least bytes are free, and empties it.
+func commitBatch(d *disk, batch *overlay, least int64) error {
 	free, err := d.free()
-	if err == nil && free < r.o.MinFree/8 {
-		err = fullError(r.dir, free, r.o.MinFree/8)
+	if err == nil && free < least {
+		err = fullError(d.dir, free, least)
 	}
 	if err == nil {
 		err = d.commit(batch.entries)

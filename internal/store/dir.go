@@ -125,14 +125,21 @@ func holder(path string) string {
 	return ""
 }
 
-// setAside moves the database away and returns where it is now. One is kept: more would fill the disk.
-func setAside(dir string) (string, error) {
-	aside := filepath.Join(dir, asideName)
+// setAside moves the database away, to be salvaged. One is kept: more would fill the disk.
+func setAside(dir string) error {
+	data, aside := filepath.Join(dir, dataName), filepath.Join(dir, asideName)
 	if err := os.RemoveAll(aside); err != nil {
-		return "", fmt.Errorf("removing what was set aside earlier: %w", err)
+		return fmt.Errorf("removing what was set aside earlier: %w", err)
 	}
-	if err := os.Rename(filepath.Join(dir, dataName), aside); err != nil {
-		return "", fmt.Errorf("setting the damaged store aside: %w", err)
+	err := os.WriteFile(filepath.Join(data, asideMark), []byte(asideTodo), 0o600)
+	if err == nil {
+		err = os.Rename(data, aside)
 	}
-	return aside, syncFile(dir)
+	if err == nil {
+		err = syncFile(dir)
+	}
+	if err != nil {
+		return fmt.Errorf("setting the damaged store aside: %w", err)
+	}
+	return nil
 }

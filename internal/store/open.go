@@ -74,7 +74,8 @@ type Store struct {
 // Open opens the store in dir, and makes both if need be. One process can have it open.
 //
 // It returns ErrLocked if another has, ErrFull if there is too little space even to open it, ErrNewer or ErrDamaged. With
-// Options.SetAside a damaged store is moved to dir/damaged, in place of an earlier one, and a new one begun: Stats says so.
+// Options.SetAside a damaged store is moved to dir/damaged, in place of an earlier one, and a new one begun with what can be read of it: Stats
+// says so.
 func Open(dir string, o Options) (*Store, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -140,14 +141,7 @@ func (s *Store) start() error {
 		return err
 	}
 	data := filepath.Join(s.dir, dataName)
-	d, epoch, err := openChecked(data, s.opts, s.stats.Unclean)
-	if errors.Is(err, ErrDamaged) && s.opts.SetAside {
-		s.log.Error("the store is damaged: beginning a new one", "dir", s.dir, "err", err)
-		if s.stats.SetAside, err = setAside(s.dir); err != nil {
-			return err
-		}
-		d, epoch, err = openChecked(data, s.opts, s.stats.Unclean)
-	}
+	d, epoch, err := s.openOrBegin(data)
 	if err != nil {
 		return err
 	}
@@ -157,6 +151,22 @@ func (s *Store) start() error {
 	}
 	s.use(d, epoch)
 	return nil
+}
+
+// openOrBegin opens the database, or if it is damaged begins a new one with what can be read of it.
+func (s *Store) openOrBegin(data string) (*disk, string, error) {
+	if is, tried := unfinished(s.dir); is && !exists(data) && s.opts.SetAside {
+		return s.beginAnew(data, tried)
+	}
+	d, epoch, err := openChecked(data, s.opts, s.stats.Unclean)
+	if errors.Is(err, ErrDamaged) && s.opts.SetAside {
+		s.log.Error("the store is damaged: beginning a new one with what can be read of it", "dir", s.dir, "err", err)
+		if err := setAside(s.dir); err != nil {
+			return nil, "", err
+		}
+		return s.beginAnew(data, false)
+	}
+	return d, epoch, err
 }
 
 // use attaches an open backend.

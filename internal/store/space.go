@@ -13,6 +13,7 @@ const (
 	Marks       Space = 'k' // engine: deliveries that may be repeated
 	Catalog     Space = 'c' // functions/catalog: revisions, origins
 	State       Space = 's' // functions/state
+	Stateful    Space = 'a' // functions/state: which functions have state; far from the state itself
 	Usage       Space = 'u' // functions/usage: what functions cost, by hours and days
 	Seen        Space = 'e' // engine: the last payload of a topic for a function
 	Dedupe      Space = 'p' // engine: values that dedupe has seen
@@ -24,7 +25,7 @@ const (
 // String returns what people call a space.
 func (s Space) String() string {
 	names := map[Space]string{
-		Meta: "meta", Inbox: "inbox", Journal: "journal", DeadLetters: "dead letters", Timers: "timers", Marks: "marks", Catalog: "functions", State: "state",
+		Meta: "meta", Inbox: "inbox", Journal: "journal", DeadLetters: "dead letters", Timers: "timers", Marks: "marks", Catalog: "functions", State: "state", Stateful: "functions with state",
 		Usage: "usage", Seen: "last payloads", Dedupe: "dedupe", Streams: "streams", Retained: "retained messages", Sessions: "sessions",
 	}
 	if name, ok := names[s]; ok {

@@ -70,19 +70,20 @@ type Options struct {
 
 // Stats says how the store is doing. Counts are since Open.
 type Stats struct {
-	Profile      string // "small" or "normal"
-	Durability   string // "power" or "crash"
-	Updates      int64  // that joined a group
-	Groups       int64  // committed
-	Syncs        int64  // of the disk
-	Dropped      int64  // groups that could not be written
-	BytesWritten int64  // of keys and values, as given to Put and Delete
-	Bytes        int64  // that the store takes on the disk
-	Free         int64  // of the file system
-	Full         bool   // updates that add are refused
-	Unclean      bool   // the store was not closed the last time: the power failed, or the gateway was killed
-	SetAside     string // where Open moved a damaged store, empty if it did not
-	Lost         string // what Open found missing of what was written last, empty if nothing: the epoch is a new one then
+	Profile      string   // "small" or "normal"
+	Durability   string   // "power" or "crash"
+	Updates      int64    // that joined a group
+	Groups       int64    // committed
+	Syncs        int64    // of the disk
+	Dropped      int64    // groups that could not be written
+	BytesWritten int64    // of keys and values, as given to Put and Delete
+	Bytes        int64    // that the store takes on the disk
+	Free         int64    // of the file system
+	Full         bool     // updates that add are refused
+	Unclean      bool     // the store was not closed the last time: the power failed, or the gateway was killed
+	SetAside     string   // where Open moved a damaged store, empty if it did not
+	Salvaged     Salvaged // what it took over from that
+	Lost         string   // what Open found missing of what was written last, empty if nothing: the epoch is a new one then
 }
 
 // Reader reads keys. Values are valid until the function that got the Reader returns.
