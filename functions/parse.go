@@ -25,6 +25,9 @@ const (
 	maxEnvText     = 4 << 10   // bytes of one value
 	maxEvery       = 366 * units.Day
 	minEvery       = 100 * time.Millisecond
+	defaultInbox   = 16 << 20
+	leastInbox     = 4 << 10
+	mostInbox      = 64 << 20 // what waits is known to memory, too
 )
 
 // DefaultLimits is what a function has that says nothing.
@@ -51,7 +54,13 @@ type specFile struct {
 	Limits      limitsFile    `yaml:"limits"`
 	Retry       retryFile     `yaml:"retry"`
 	Dedupe      yamlfile.Node `yaml:"dedupe"`
+	Inbox       inboxFile     `yaml:"inbox"`
 	Durability  string        `yaml:"durability"`
+}
+
+type inboxFile struct {
+	Bytes units.Size `yaml:"bytes"`
+	Full  string     `yaml:"full"`
 }
 
 type limitsFile struct {
@@ -109,6 +118,7 @@ func ParseSpec(file string, data []byte, folder string) (*Spec, error) {
 			EffectBytes: units.Size(limits.EffectBytes), State: units.Size(limits.State), Timers: limits.Timers,
 			LogBytes: units.Size(limits.LogBytes), Reads: limits.Reads,
 		},
+		Inbox: inboxFile{Bytes: defaultInbox},
 		Retry: retryFile{Attempts: retry.Attempts, First: units.Duration(retry.First), Max: units.Duration(retry.Max)},
 	}
 	if err := root.Decode(&f); err != nil {
@@ -123,6 +133,7 @@ func ParseSpec(file string, data []byte, folder string) (*Spec, error) {
 	p.limits(&f.Limits)
 	p.retry(&f.Retry)
 	p.dedupe(f.Dedupe)
+	p.inbox(&f.Inbox)
 	if len(p.errs) > 0 {
 		return nil, errors.Join(p.errs...)
 	}
@@ -194,6 +205,16 @@ func (p *specParser) retry(f *retryFile) {
 	within(p, f.First, units.Duration(10*time.Millisecond), units.Duration(time.Hour), "retry", "first")
 	within(p, f.Max, f.First, units.Duration(24*time.Hour), "retry", "max")
 	p.spec.Retry = Retry{Attempts: f.Attempts, First: time.Duration(f.First), Max: time.Duration(f.Max), Overtake: f.Overtake}
+}
+
+func (p *specParser) inbox(f *inboxFile) {
+	within(p, f.Bytes, leastInbox, mostInbox, "inbox", "bytes")
+	switch f.Full {
+	case "", DropOldest, DropNewest, Block:
+	default:
+		p.failf([]string{"inbox", "full"}, "must be %s, %s or %s, not %q", DropOldest, DropNewest, Block, short(f.Full))
+	}
+	p.spec.Inbox = Inbox{Bytes: int64(f.Bytes), Full: f.Full}
 }
 
 func (p *specParser) dedupe(n yamlfile.Node) {

@@ -34,6 +34,7 @@ func TestParseSpec(t *testing.T) {
 		Env:         map[string]any{"on": 30.0, "off": 28.0},
 		Limits:      DefaultLimits(),
 		Retry:       DefaultRetry(),
+		Inbox:       Inbox{Bytes: 16 << 20},
 	}, s)
 	require.Equal(t, Needs{Devices: []string{"fan"}, Writes: []string{"fan"}, Streams: []string{"alerts"}}, s.Needs())
 	require.Equal(t, []string{"write device fan", "publish alerts/#", "stream alerts"}, s.Permissions.Lines())
@@ -158,6 +159,8 @@ func TestSpecErrors(t *testing.T) {
 		ok + "limits: {source: 1MiB}":                      `unknown key "source"`,
 		ok + "retry: {attempts: 0}":                        `0 is out of range; allowed are 1 to 20`,
 		ok + "retry: {first: 1m}":                          `retry: 30s is out of range; allowed are 1m to 1d`,
+		ok + "inbox: {full: wait}":                         `inbox.full: must be drop-oldest, drop-newest or block, not "wait"`,
+		ok + "inbox: {bytes: 1KiB}":                        `inbox.bytes: 1KiB is out of range; allowed are 4KiB to 64MiB`,
 		ok + "dedupe: {by: id}":                            `dedupe.by: "id" is no path into the payload`,
 		ok + "dedupe: {window: 1m}":                        `dedupe: "" is no path into the payload`,
 		ok + "durability: max":                             `must be power, crash or none, not "max"`,

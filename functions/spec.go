@@ -18,6 +18,7 @@ type Spec struct {
 	Limits      Limits
 	Retry       Retry
 	Dedupe      *Dedupe
+	Inbox       Inbox
 	Durability  string // "", "power", "crash", "none"; "" is the gateway's setting
 }
 
@@ -97,4 +98,17 @@ type Retry struct {
 type Dedupe struct {
 	By     []string // path below data
 	Window time.Duration
+}
+
+// What happens when a function's share of the inbox is full: values of Inbox.Full.
+const (
+	DropOldest = "drop-oldest" // the event that has waited longest is lost
+	DropNewest = "drop-newest" // the event that came last is lost
+	Block      = "block"       // the sender waits; only on the embedded broker
+)
+
+// Inbox bounds what waits for a function in the gateway's inbox.
+type Inbox struct {
+	Bytes int64  // 16 MiB
+	Full  string // one of the above; "": Block on the embedded broker, DropOldest on another
 }

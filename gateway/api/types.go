@@ -30,8 +30,18 @@ type Status struct {
 	Workers   WorkerStatus     `json:"workers"`
 	Sources   []SourceStatus   `json:"sources,omitempty"`
 	Losses    map[string]int64 `json:"losses,omitempty"` // accepted events that left without an outcome, by cause
+	Gaps      []Gap            `json:"gaps,omitempty"`   // when that was, the latest first, for what a function's share of the inbox had no room for
 	Refused   map[string]int64 `json:"refused,omitempty"`
 	Uplinks   []UplinkStatus   `json:"uplinks,omitempty"`
+}
+
+// Gap is events of one function that left without an outcome, shortly after one another.
+type Gap struct {
+	Function string    `json:"function"`
+	Cause    string    `json:"cause"` // as in Losses
+	Events   int64     `json:"events"`
+	From     time.Time `json:"from"`
+	To       time.Time `json:"to"`
 }
 
 // BrokerStatus is the local broker.

@@ -26,6 +26,9 @@ import (
 
 var _ api.Gateway = (*App)(nil)
 
+// gapsShown is how many gaps status has, at most.
+const gapsShown = 10
+
 // Status is the gateway at a glance.
 func (a *App) Status(context.Context) (*api.Status, error) {
 	cfg, c, ss, ws := a.config(), a.engine.Counts(), a.st.Stats(), a.pool.Stats()
@@ -46,6 +49,13 @@ func (a *App) Status(context.Context) (*api.Status, error) {
 		Losses:  c.Losses,
 		Refused: c.Refused,
 		Uplinks: a.links.status(),
+	}
+	gaps, err := a.engine.Gaps(gapsShown)
+	if err != nil {
+		a.log.Warn("gaps are not shown", "error", err)
+	}
+	for _, g := range gaps {
+		s.Gaps = append(s.Gaps, api.Gap{Function: g.Function, Cause: g.Cause, Events: g.Events, From: g.From, To: g.To})
 	}
 	for _, f := range a.engine.Functions() {
 		s.Functions[string(f.State)]++

@@ -76,6 +76,11 @@ func (a *App) loadFunctions(ctx context.Context) error {
 		a.log.Error("a function in the catalog is damaged", "error", err)
 		a.problems.set("catalog", err)
 	}
+	defer func(whole bool) {
+		if whole {
+			a.sweep(entries)
+		}
+	}(err == nil)
 	for _, e := range entries {
 		e = a.verifyState(e)
 		if err := a.installEntry(ctx, e); err != nil {
@@ -85,6 +90,20 @@ func (a *App) loadFunctions(ctx context.Context) error {
 	}
 	_, err = a.syncDir(ctx)
 	return err
+}
+
+// sweep ends the events of functions that are neither in the catalog, as it was at the start, nor new since.
+func (a *App) sweep(entries []catalog.Entry) {
+	known := map[string]bool{}
+	for _, e := range entries {
+		known[e.Name] = true
+	}
+	for _, f := range a.engine.Functions() {
+		known[f.Name] = true
+	}
+	if err := a.engine.Sweep(func(fn string) bool { return known[fn] }); err != nil {
+		a.log.Warn("events of removed functions stay in the inbox", "error", err)
+	}
 }
 
 // verifyState checks a function's state after a stop that was not clean. If the disk has lost some of it the function is
@@ -157,6 +176,9 @@ func (a *App) fit(cfg *config.Config, e catalog.Entry, b *functions.Bundle) (env
 	}
 	if b.Spec.Durability == "power" && cfg.Store.Durability == "crash" {
 		return env, engine.Blocked, "needs store.durability: power; this gateway's is crash"
+	}
+	if b.Spec.Inbox.Full == functions.Block && !cfg.Broker.Embedded() {
+		return env, engine.Blocked, "needs the embedded broker for inbox: {full: block}; on another all functions share a session, and one that blocks would stop them all"
 	}
 	if why := a.lacks(b.Spec); why != "" {
 		return env, engine.Blocked, why

@@ -116,6 +116,9 @@ func writeStatus(out *printer, s *api.Status) {
 	for _, l := range sortedCounts(s.Losses) {
 		row("lost", "%s by %s", out.bad(units.Group(s.Losses[l])), l)
 	}
+	for _, g := range s.Gaps {
+		row("gap", "%s of %s by %s, %s to %s", plural(g.Events, "event"), g.Function, g.Cause, g.From.Local().Format(time.DateTime), g.To.Local().Format(time.DateTime))
+	}
 	for _, l := range sortedCounts(s.Refused) {
 		row("refused", "%s: %s", out.warn(units.Group(s.Refused[l])), l)
 	}

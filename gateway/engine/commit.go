@@ -212,6 +212,7 @@ func (e *Engine) durable(j *job, stored bool, children []*child) {
 	e.unpend(j)
 	for _, c := range jobs {
 		c.fn.count(c)
+		e.trimSoon(c.fn, 0)
 	}
 	e.mu.Unlock()
 	if len(jobs) > 0 {
@@ -370,7 +371,7 @@ func (e *Engine) finishFault(j *job, fault *functions.Fault) {
 // putRetry stores a job for its next attempt.
 func (e *Engine) putRetry(tx store.Tx, j *job, due time.Duration, fault *functions.Fault) {
 	j.due = due
-	j.failed = rules.Printable(fault.Error(), 300)
+	j.failed, j.revision = rules.Printable(fault.Error(), 300), j.dep.Bundle.Digest
 	tx.Put(inboxKey(j.fn.Name, j.order), encodeJob(j))
 }
 
@@ -431,6 +432,7 @@ type child struct {
 	state  string // name of the state value; "" for the result
 	before []byte // its value before
 	stored bool
+	noRoom bool // in its function's share of the inbox
 }
 
 // children makes the jobs of the functions that an outcome triggers, before the update that decides whether they exist.
@@ -450,7 +452,7 @@ func (e *Engine) children(j *job, o *functions.Outcome, v *verdict) []*child {
 		life := e.lives.add(ev)
 		e.routes.match(ev, func(r *route, params map[string]string, _ *event.Event) {
 			if c := e.jobFor(r, ev, params, life); c != nil {
-				out = append(out, &child{job: c, state: name})
+				out = append(out, &child{job: c, state: name, noRoom: e.full(c.fn) == functions.DropNewest && c.fn.inbox+int64(c.size) > c.fn.share()})
 			}
 		})
 	}
@@ -511,6 +513,9 @@ func (e *Engine) putChild(tx store.Tx, c *child) error {
 			ev.Data = append([]byte(nil), now...)
 		}
 		c.job.ev = &ev
+	}
+	if c.noRoom {
+		return e.putLoss(tx, c.job)
 	}
 	tx.PutNew(inboxKey(c.job.fn.Name, c.job.order), encodeJob(c.job))
 	c.job.stored.Store(true)

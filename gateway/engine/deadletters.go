@@ -130,7 +130,7 @@ func (e *Engine) putDead(tx store.Tx, j *job, v *verdict) {
 func (e *Engine) writeDead(tx store.Tx, j *job, reason string, fault *functions.Fault) {
 	f := j.fn
 	now, up, known := e.clock.look()
-	revision := "" // never ran
+	revision := j.revision // "": it never ran
 	if j.dep != nil {
 		revision = j.dep.Bundle.Digest
 	}

@@ -34,6 +34,7 @@ type job struct {
 	held     *heldNode     // in Engine.held, while only in memory
 	dedupe   string        // the value that tells it from others, "" if none does
 	failed   string        // the fault of the last attempt, one line
+	revision string        // on which that was
 	gen      int64         // of its lane when it was dispatched
 	conflict int           // how often it had to run again since what it read had changed
 	waiter   func(*outcomeReport)
@@ -46,6 +47,7 @@ type job struct {
 	noted   int                       // bytes of all answers
 	dropped atomic.Bool               // its entry was lost with a group, and who made it will make it again
 	counted bool                      // in its function's share of the inbox; guarded by Engine.mu
+	turned  bool                      // was turned away, since there was no room in the inbox; guarded by Engine.mu
 	active  bool                      // taken out of its lane to run; guarded by Engine.mu
 	stored  atomic.Bool               // has an inbox entry; changes with the update that makes or drops it
 	done    atomic.Bool               // has an outcome; likewise
@@ -85,6 +87,7 @@ type function struct {
 	inbox       int64
 	inboxN      int
 	deads       int
+	trimming    bool // trim will run
 	targets     []*target
 	parallel    bool
 	hints       []functions.Read
@@ -163,7 +166,7 @@ func (e *Engine) enqueue(j *job) {
 // caller holds mu.
 func (e *Engine) mayRun(l *lane) bool {
 	f := l.fn
-	if len(l.queue) == 0 || len(l.redo) > 0 || (l.running != nil && !f.parallel) {
+	if len(l.queue) == 0 || len(l.redo) > 0 || (l.busy > 0 && !f.parallel) {
 		return false
 	}
 	if f.State != Active || l.retry != nil {

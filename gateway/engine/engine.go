@@ -134,6 +134,7 @@ type Engine struct {
 	logs      *logs
 	counts    counts
 	losses    *losses
+	gaps      lastGaps
 	marks     *marks
 	usage     *usage.Book
 	echoes    echoes

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/perigee-iot/perigee/internal/event"
@@ -20,7 +21,8 @@ type (
 	heldNode = list.Element
 )
 
-const inboxVersion = 1
+// inboxVersion 2 has the revision of the last attempt.
+const inboxVersion = 2
 
 func inboxKey(fn string, order uint64) store.Key {
 	return store.NewKey(store.Inbox).String(fn).Uint(order)
@@ -35,6 +37,7 @@ func encodeJob(j *job) []byte {
 	w.Int(int64(j.due))
 	w.Int(int64(j.since))
 	w.String(j.failed)
+	w.String(j.revision)
 	w.Uint(uint64(len(j.params)))
 	for k, v := range j.params {
 		w.String(k)
@@ -47,14 +50,17 @@ func encodeJob(j *job) []byte {
 // decodeJob fills a job from its entry.
 func decodeJob(j *job, entry []byte) error {
 	r := wire.NewReader(entry)
-	if v := r.Byte(); r.Err() == nil && v != inboxVersion {
+	v := r.Byte()
+	if r.Err() == nil && v != 1 && v != inboxVersion {
 		return fmt.Errorf("an inbox entry of version %d, this gateway reads version %d", v, inboxVersion)
 	}
 	j.key = r.String()
 	j.attempt.Store(int32(r.Uint()))
 	j.due = time.Duration(r.Int())
 	j.since = time.Duration(r.Int())
-	j.failed = r.String()
+	if j.failed = r.String(); v >= 2 {
+		j.revision = r.String()
+	}
 	if n := r.Count(64); n > 0 {
 		j.params = make(map[string]string, n)
 		for range n {
@@ -87,26 +93,17 @@ func owns(tx store.Tx, j *job) error {
 // storeJobs gives jobs their inbox entries. more, if not nil, joins the same update. The sources are settled for these
 // jobs once that is durable.
 func (e *Engine) storeJobs(jobs []*job, more func(tx store.Tx) error) error {
-	var out []*job
 	e.mu.Lock()
-	for _, j := range jobs {
-		out = append(out, e.makeRoom(j)...)
-	}
+	room := e.makeRoom(jobs)
 	e.mu.Unlock()
 	err := e.update(func(tx store.Tx) error {
-		for _, o := range out {
-			tx.Delete(inboxKey(o.fn.Name, o.order))
-			tx.OnJoin(func() { o.done.Store(true) })
-			tx.OnDurable(func() {
-				e.losses.add("inbox full", 1)
-				o.life.outcome(o.fn, "dropped", "the function's share of the inbox is full")
-			})
-		}
-		if len(out) > 0 {
-			tx.OnFail(func(error) { e.takeBack(out) })
+		if err := e.lose(tx, room); err != nil {
+			return err
 		}
 		for _, j := range jobs {
-			e.putEntry(tx, j)
+			if !slices.Contains(room.newest, j) {
+				e.putEntry(tx, j)
+			}
 		}
 		if more != nil {
 			return more(tx)
@@ -118,10 +115,11 @@ func (e *Engine) storeJobs(jobs []*job, more func(tx store.Tx) error) error {
 		if err != nil && !j.stored.Load() || j.done.Load() {
 			j.fn.uncount(j)
 		}
+		e.trimSoon(j.fn, 0)
 	}
 	e.mu.Unlock()
 	if err != nil {
-		e.takeBack(out)
+		e.giveBack(room)
 	}
 	return err
 }
@@ -177,52 +175,6 @@ func (e *Engine) holdAgain(j *job) {
 	}
 }
 
-// makeRoom counts a job into its function's share of the inbox, and takes the oldest waiting ones out if there is no
-// room. The caller holds mu, and deletes the entries of those returned.
-func (e *Engine) makeRoom(j *job) (out []*job) {
-	f := j.fn
-	f.count(j)
-	for f.inbox > inboxShare {
-		old := f.oldestStored()
-		if old == nil || old == j {
-			return out
-		}
-		e.unqueue(old)
-		f.uncount(old)
-		out = append(out, old)
-	}
-	return out
-}
-
-// takeBack puts jobs back for which there was to be no room, since their entries are still there.
-func (e *Engine) takeBack(out []*job) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, o := range out {
-		o.done.Store(false)
-		o.fn.count(o)
-		e.enqueue(o)
-	}
-}
-
-// inboxShare is what the waiting events of one function may take, in bytes.
-const inboxShare = 16 << 20
-
-func (f *function) oldestStored() *job {
-	var oldest *job
-	for _, l := range f.lanes {
-		for _, j := range l.queue {
-			if j.stored.Load() && (oldest == nil || j.order < oldest.order) {
-				oldest = j
-			}
-			if j.stored.Load() {
-				break // a lane is in order
-			}
-		}
-	}
-	return oldest
-}
-
 // unqueue takes a waiting job out of its lane. The caller holds mu.
 func (e *Engine) unqueue(j *job) {
 	l := j.lane
@@ -273,19 +225,6 @@ func (e *Engine) takeHeld(limit int64) (jobs []*job) {
 		}
 	}
 	return jobs
-}
-
-// mayspill says whether a held job may go to the inbox. On the embedded broker an event for a function whose share is
-// full stays with its sender, who is not acknowledged and waits: nothing is lost, and nobody else waits. On another broker all functions
-// share a session and its few unacknowledged messages, so there the oldest is dropped instead (see makeRoom). planned counts what is
-// about to be spilled. The caller holds mu.
-func (e *Engine) mayspill(j *job, planned map[*function]int64) bool {
-	planned[j.fn] += int64(j.size)
-	if e.opt.Broker.InProcess() && j.fn.inbox+planned[j.fn] > inboxShare {
-		planned[j.fn] -= int64(j.size)
-		return false
-	}
-	return true
 }
 
 // spillDue stores what has been held long enough, and comes again while anything is held.
@@ -339,7 +278,7 @@ func (e *Engine) spill(jobs []*job) {
 		err := e.storeJobs(part, nil)
 		e.mu.Lock()
 		for _, j := range part {
-			if err != nil && !j.done.Load() {
+			if err != nil && !j.done.Load() && j.held == nil {
 				j.since = e.clock.Now()
 				e.hold(j)
 			}

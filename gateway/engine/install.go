@@ -150,9 +150,7 @@ func (e *Engine) Remove(ctx context.Context, name string) error {
 		waiting = slices.DeleteFunc(waiting, func(j *job) bool { return j.done.Load() || j.dropped.Load() })
 	}
 	for _, j := range waiting {
-		if !j.stored.Load() {
-			e.orphanLater(j) // its source waits; what is stored is found in the inbox when the function is back
-		}
+		e.orphanLater(j)
 	}
 	e.logs.forget(name)
 	e.plant.forgetWeb(name)
@@ -259,7 +257,47 @@ func (e *Engine) orphan(j *job, lost func()) error {
 // orphanLater has a job that no lane has started anew after a pause: its function may be back by then, or else its dead letter
 // is written again.
 func (e *Engine) orphanLater(j *job) {
-	e.wheel.add(e.clock.Now()+e.opt.RedoAfter, func() { e.start([]*job{j}) })
+	e.wheel.add(e.clock.Now()+e.opt.RedoAfter, func() {
+		e.mu.Lock()
+		back := e.fns[j.fn.Name] != nil && j.stored.Load() // then it has found the event in the inbox
+		e.mu.Unlock()
+		if !back {
+			e.start([]*job{j})
+		}
+	})
+}
+
+// Sweep makes dead letters of what waits in the inbox for functions that there are no more: a removal was cut short, or the disk had no room
+// for them. known says which functions there are, in whatever state.
+func (e *Engine) Sweep(known func(fn string) bool) error {
+	gone := map[string]bool{}
+	err := e.st.View(func(r store.Reader) error {
+		return r.Scan(store.NewKey(store.Inbox), nil, func(k, _ []byte) bool {
+			fields := store.Parse(k)
+			if fn := fields.String(); fields.Err() == nil && !known(fn) {
+				gone[fn] = true
+			}
+			return true
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("look for events of removed functions: %w", err)
+	}
+	for fn := range gone {
+		f := &function{Name: fn, lanes: map[string]*lane{}, deduped: &deduped{until: map[string]sighting{}}}
+		waiting, err := e.loadInbox(f)
+		if err != nil {
+			return err
+		}
+		e.log.Warn("events that waited for a removed function are dead letters now", "function", fn, "events", len(waiting))
+		for _, j := range waiting {
+			j.active = true // as of one that is being removed
+			if err := e.orphan(j, func() { e.orphanLater(j) }); err != nil {
+				e.orphanLater(j)
+			}
+		}
+	}
+	return nil
 }
 
 // reroute builds the table of routes anew. The caller holds mu.

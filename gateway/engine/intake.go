@@ -149,6 +149,9 @@ func (e *Engine) start(jobs []*job) {
 	var spill, orphans []*job
 	e.mu.Lock()
 	for _, j := range jobs {
+		if j.turned {
+			continue
+		}
 		if f := e.fns[j.fn.Name]; f == nil {
 			orphans = append(orphans, j)
 			continue
