@@ -251,13 +251,26 @@ func (r *rig) start() { r.e.Start(context.Background()) }
 // fn installs a function.
 func (r *rig) fn(yaml string, b body) *functions.Bundle {
 	r.t.Helper()
+	bn, err := r.install(yaml, b)
+	require.NoError(r.t, err)
+	return bn
+}
+
+// fnLater is fn while there is no connection to the broker yet.
+func (r *rig) fnLater(yaml string, b body) {
+	r.t.Helper()
+	_, err := r.install(yaml, b)
+	require.ErrorIs(r.t, err, drivers.ErrNotConnected)
+}
+
+func (r *rig) install(yaml string, b body) (*functions.Bundle, error) {
+	r.t.Helper()
 	bn, err := bundle.FromFiles(map[string][]byte{"function.yaml": []byte(yaml), "main.lua": []byte("return function() end")}, "")
 	require.NoError(r.t, err)
 	r.pool.mu.Lock()
 	r.pool.bodies[bn.Spec.Name] = b
 	r.pool.mu.Unlock()
-	require.NoError(r.t, r.e.Install(context.Background(), &Deployment{Bundle: bn, Env: []byte("{}")}, Active, ""))
-	return bn
+	return bn, r.e.Install(context.Background(), &Deployment{Bundle: bn, Env: []byte("{}")}, Active, "")
 }
 
 // message offers an MQTT message as a source that can redeliver, and returns what tells how it was settled.
