@@ -18,7 +18,7 @@ type Denied struct {
 
 const hintBegin = "add to function.yaml: "
 
-// ParseHint reads the permission that a hint names.
+// ParseHint reads the permission that a hint names. One that no function.yaml can give is none.
 func ParseHint(text string) (Denied, bool) {
 	yaml, ok := strings.CutPrefix(text, hintBegin)
 	if !ok || strings.Contains(text, "…") || strings.Contains(text, "\n") {
@@ -38,7 +38,8 @@ func ParseHint(text string) (Denied, bool) {
 		return Denied{}, false
 	}
 	d := Denied{Kind: kind, Name: n.Items()[0].Text()}
-	return d, d.add(&Permissions{}) == nil
+	s, err := ParseSpec("hint", []byte("triggers: [{every: 1h}]\n"+yaml), "hint")
+	return d, err == nil && !d.Missing(s.Permissions)
 }
 
 // String is the permission for people.

@@ -9,7 +9,7 @@ import (
 )
 
 func TestParseHint(t *testing.T) {
-	for _, d := range []Denied{{"publish", "alerts/x"}, {"publish", "a b, c: {d}"}, {"streams", "log"}, {"devices.read", "cellar"}, {"devices.write", "fan"},
+	for _, d := range []Denied{{"publish", "alerts/x"}, {"publish", "a b, c: d, [e]"}, {"streams", "log"}, {"devices.read", "cellar"}, {"devices.write", "fan"},
 		{"secrets", "token"}, {"http", "https://api.example.com/v1/" + strings.Repeat("x", 100)}} {
 		hint := map[string]func(string) string{"publish": PublishHint, "streams": StreamHint, "devices.read": ReadDeviceHint, "devices.write": WriteDeviceHint,
 			"secrets": SecretHint, "http": HTTPHint}[d.Kind](d.Name)
@@ -20,6 +20,7 @@ func TestParseHint(t *testing.T) {
 	for _, hint := range []string{"", "raise limits.memory in function.yaml", "add to function.yaml: permissions: {all: [x]}", "add to function.yaml: permissions: {devices: [x]}",
 		"add to function.yaml: permissions: {publish: [x, y]}", "add to function.yaml: permissions: {publish: x}", "add to function.yaml: limits: {memory: 1GiB}",
 		"add to function.yaml: permissions: {publish: [x]}\nname: other", "add to function.yaml: permissions: {publish: [[x]]}", PublishHint(strings.Repeat("x:", 500)),
+		PublishHint("a/{d}"), StreamHint("no name"), HTTPHint("https://a/b*c"), // nobody can permit these
 		"add to function.yaml: permissions: {http: [x]}", "add to function.yaml: permissions: {devices: {write: {a: [x]}}}"} {
 		_, ok := ParseHint(hint)
 		require.False(t, ok, hint)

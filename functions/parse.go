@@ -176,16 +176,16 @@ func (p *specParser) limits(f *limitsFile) {
 	within(p, f.Timeout, units.Duration(time.Millisecond), units.Duration(10*time.Minute), "limits", "timeout")
 	within(p, f.Memory, 1<<20, 1<<30, "limits", "memory")
 	within(p, f.Concurrency, 0, 1024, "limits", "concurrency")
-	within(p, f.Effects, 0, MaxEffects, "limits", "effects")
-	within(p, f.EffectBytes, 0, MaxEffectBytes, "limits", "effect_bytes")
-	within(p, f.State, 0, 256<<20, "limits", "state")
-	within(p, f.Timers, 0, MaxTimers, "limits", "timers")
-	within(p, f.LogBytes, 0, 64<<10, "limits", "log_bytes")
+	within(p, f.Effects, 1, MaxEffects, "limits", "effects")
+	within(p, f.EffectBytes, 1, MaxEffectBytes, "limits", "effect_bytes")
+	within(p, f.State, 1, 256<<20, "limits", "state")
+	within(p, f.Timers, 1, MaxTimers, "limits", "timers")
+	within(p, f.LogBytes, 1, 64<<10, "limits", "log_bytes")
 	if f.Result == 0 {
 		f.Result = f.EffectBytes
 	}
 	within(p, f.Result, 0, MaxEffectBytes, "limits", "result")
-	within(p, f.Reads, 0, MaxReads, "limits", "reads")
+	within(p, f.Reads, 1, MaxReads, "limits", "reads")
 	within(p, f.StreamBytes, 0, MaxStreamBytes, "limits", "stream_bytes")
 	var rate Rate
 	if !f.Rate.IsZero() {

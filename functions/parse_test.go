@@ -54,7 +54,7 @@ triggers:
 key: data.device.serial
 permissions: {devices: {read: [cellar, fan], write: [fan]}}
 env: {text: x, flag: true, number: 1.5}
-limits: {timeout: 2s, memory: 32MiB, concurrency: 4, effects: 10, effect_bytes: 1KiB, state: 1MiB, timers: 20, log_bytes: 0}
+limits: {timeout: 2s, memory: 32MiB, concurrency: 4, effects: 10, effect_bytes: 1KiB, state: 1MiB, timers: 20, log_bytes: 1}
 retry: {attempts: 5, first: 1s, max: 1m, overtake: true}
 dedupe: {by: data.id, window: 1h}
 durability: none
@@ -70,7 +70,7 @@ durability: none
 	require.Equal(t, []string{"mqtt zigbee2mqtt/#", "device button", "every 15m", "state overheat/hot", "function overheat", "gateway start, online"}, lines)
 	require.Equal(t, 10, s.Triggers[5].Line)
 	require.Equal(t, Key{Kind: KeyData, Text: "data.device.serial", Path: []string{"device", "serial"}}, s.Key)
-	require.Equal(t, Limits{Timeout: 2 * time.Second, Memory: 32 << 20, Concurrency: 4, Effects: 10, EffectBytes: 1 << 10, Result: 1 << 10, Reads: 256, State: 1 << 20, Timers: 20}, s.Limits)
+	require.Equal(t, Limits{Timeout: 2 * time.Second, Memory: 32 << 20, Concurrency: 4, Effects: 10, EffectBytes: 1 << 10, Result: 1 << 10, Reads: 256, State: 1 << 20, Timers: 20, LogBytes: 1}, s.Limits)
 	require.Equal(t, Retry{Attempts: 5, First: time.Second, Max: time.Minute, Overtake: true}, s.Retry)
 	require.Equal(t, &Dedupe{By: []string{"id"}, Window: time.Hour}, s.Dedupe)
 	require.Equal(t, "none", s.Durability)
@@ -139,23 +139,26 @@ func TestSpecErrors(t *testing.T) {
 		ok + "env: {a-b: 1}":                               `"a-b" cannot be read as ctx.env.NAME`,
 		ok + "limits: {timeout: 1h}":                       `f:2:10: limits.timeout: 1h is out of range; allowed are 1ms to 10m`,
 		ok + "limits: {memory: 1KiB}":                      `1KiB is out of range; allowed are 1MiB to 1GiB`,
-		ok + "limits: {effects: 9999}":                     `9999 is out of range; allowed are 0 to 1024`,
-		ok + "limits: {timers: 100001}":                    `100001 is out of range; allowed are 0 to 100000`,
+		ok + "limits: {effects: 9999}":                     `9999 is out of range; allowed are 1 to 1024`,
+		ok + "limits: {timers: 100001}":                    `100001 is out of range; allowed are 1 to 100000`,
 		ok + "limits: {rate: fast}":                        `limits.rate: "fast" is no rate; write events a second such as 10, or 100/m, 1000/h`,
 		ok + "limits: {rate: 10/}":                         `limits.rate: "10/" is no rate`,
 		ok + "limits: {rate: 1/d}":                         `limits.rate: "1/d" is no rate`,
 		ok + "limits: {rate: -1}":                          `limits.rate: -1 is out of range; allowed are 1/h to 100000/s, or 0 for any number`,
 		ok + "limits: {rate: 1000000}":                     `limits.rate: 1000000 is out of range`,
 		ok + "limits: {rate: NaN}":                         `limits.rate: NaN is out of range`,
-		ok + "limits: {reads: 2000}":                       `limits.reads: 2000 is out of range; allowed are 0 to 1024`,
+		ok + "limits: {reads: 2000}":                       `limits.reads: 2000 is out of range; allowed are 1 to 1024`,
 		ok + "limits: {result: 1MiB}":                      `limits.result: 1MiB is out of range; allowed are 0 to 128KiB`,
 		ok + "limits: {stream_bytes: 2TiB}":                `limits.stream_bytes: 2TiB is out of range`,
 		ok + "limits: {concurrency: -1}":                   `limits.concurrency: -1 is out of range`,
-		ok + "limits: {effects: 2000}":                     `limits.effects: 2000 is out of range; allowed are 0 to 1024`,
+		ok + "limits: {effects: 2000}":                     `limits.effects: 2000 is out of range; allowed are 1 to 1024`,
 		ok + "limits: {effect_bytes: 1MiB}":                `limits.effect_bytes: 1MiB is out of range`,
 		ok + "limits: {log_bytes: 1MiB}":                   `limits.log_bytes: 1MiB is out of range`,
-		ok + "limits: {state: 1GiB}":                       `limits.state: 1GiB is out of range; allowed are 0 to 256MiB`,
+		ok + "limits: {state: 1GiB}":                       `limits.state: 1GiB is out of range; allowed are 1B to 256MiB`,
 		ok + "limits: {timers: -1}":                        `limits.timers: -1 is out of range`,
+		ok + "limits: {effects: 0}":                        `limits.effects: 0 is out of range; allowed are 1 to 1024`,
+		ok + "limits: {state: 0}":                          `limits.state: 0 is out of range; allowed are 1B to 256MiB`,
+		ok + "limits: {log_bytes: 0}":                      `limits.log_bytes: 0 is out of range`,
 		ok + "limits: {source: 1MiB}":                      `unknown key "source"`,
 		ok + "retry: {attempts: 0}":                        `0 is out of range; allowed are 1 to 20`,
 		ok + "retry: {first: 1m}":                          `retry: 30s is out of range; allowed are 1m to 1d`,

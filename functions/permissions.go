@@ -82,6 +82,12 @@ func (p *specParser) list(n yamlfile.Node, list []string, check func(string) err
 	}
 }
 
+// OwnTopics is what the gateway's own topics begin with. Functions may never publish there, whatever their permissions.
+const OwnTopics = "perigee"
+
+// IsOwnTopic says that a topic is one of the gateway's own.
+func IsOwnTopic(name string) bool { return strings.HasPrefix(name+"/", OwnTopics+"/") }
+
 // CheckPublish says why a function may not publish to a topic: it is no topic, or lies under "$".
 func CheckPublish(name string) error {
 	if topic.System(name) {
@@ -111,7 +117,12 @@ func (p Permissions) AllowsWriteDevice(name string) bool {
 func PublishHint(name string) string { return hint("publish: [" + quote(name) + "]") }
 
 // StreamHint says what to add for an append that is not permitted.
-func StreamHint(name string) string { return hint("streams: [" + quote(name) + "]") }
+func StreamHint(name string) string {
+	if err := checkThing("stream", name); err != nil {
+		return err.Error()
+	}
+	return hint("streams: [" + quote(name) + "]")
+}
 
 // ReadDeviceHint says what to add for a device.read that is not permitted.
 func ReadDeviceHint(name string) string { return hint("devices: {read: [" + quote(name) + "]}") }

@@ -125,6 +125,9 @@ func hostPublish(r *run, L *lua.LState) int {
 	if err := functions.CheckPublish(topic); err != nil {
 		r.haltf(L, functions.FaultBadOutput, "", "publish: %s", capped(err.Error(), 300))
 	}
+	if functions.IsOwnTopic(topic) {
+		r.haltf(L, functions.FaultDenied, "", "functions may never publish under %s/, which is the gateway's own: '%s'", functions.OwnTopics, capped(topic, 80))
+	}
 	if !r.inv.Perms.AllowsPublish(topic) {
 		r.denied(L, "publish to", topic, functions.PublishHint(topic))
 	}

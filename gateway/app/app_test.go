@@ -273,6 +273,8 @@ func TestApplyWarnsOfATriggerThatNothingPulls(t *testing.T) {
 		"triggers: [{function: eco}]\n":                       `it waits for the function "eco", which this gateway does not have; did you mean "echo"?`,
 		"triggers: [{state: stranger-thing/n}]\n":             `it waits for the function "stranger-thing", which this gateway does not have yet: apply that too`,
 		"triggers: [{function: echo}]\n":                      "",
+		echoYAML + "limits: {memory: 32MiB}\n":                "",
+		echoYAML + "limits: {memory: 33MiB}\n":                "limits.memory: it gets 32MiB, half of what a worker of this gateway may use (see workers.memory in the configuration)",
 		echoYAML + "permissions: {publish: [x, perigee/#]}\n": "permissions.publish: perigee/# has no effect, functions may never publish under the gateway's own topics (perigee/#)",
 	} {
 		r, err := a.Apply(context.Background(), &api.ApplyRequest{Name: "after", Dry: true,

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/perigee-iot/perigee/drivers"
-	"github.com/perigee-iot/perigee/drivers/broker"
 	"github.com/perigee-iot/perigee/functions"
 	"github.com/perigee-iot/perigee/functions/bundle"
 	"github.com/perigee-iot/perigee/functions/catalog"
@@ -23,6 +22,7 @@ import (
 	"github.com/perigee-iot/perigee/gateway/engine"
 	"github.com/perigee-iot/perigee/internal/store"
 	"github.com/perigee-iot/perigee/internal/topic"
+	"github.com/perigee-iot/perigee/internal/units"
 	"github.com/perigee-iot/perigee/internal/yamlfile"
 )
 
@@ -394,6 +394,9 @@ func (a *App) warnings(b *functions.Bundle) (out []string) {
 	if len(b.Spec.Permissions.Streams) > 0 && len(a.config().Uplinks) == 0 {
 		out = append(out, "it appends to a stream, and there is no uplink: records wait on this gateway (see uplinks: in the configuration)")
 	}
+	if most := a.config().Workers.Memory / 2; units.Size(b.Spec.Limits.Memory) > most {
+		out = append(out, fmt.Sprintf("limits.memory: it gets %v, half of what a worker of this gateway may use (see workers.memory in the configuration)", most))
+	}
 	for _, t := range b.Spec.Triggers {
 		if w := a.missingTrigger(b.Spec, t); w != "" {
 			out = append(out, w)
@@ -411,7 +414,7 @@ func (a *App) warnings(b *functions.Bundle) (out []string) {
 }
 
 // ownTopics are those under the engine's prefix, where only the gateway publishes.
-const ownTopics = broker.DefaultPrefix + "/#"
+const ownTopics = functions.OwnTopics + "/#"
 
 // missingTrigger says that a trigger waits for a function that this gateway does not have, "" if it does not.
 func (a *App) missingTrigger(spec *functions.Spec, t functions.Trigger) string {

@@ -104,7 +104,7 @@ func (o *Options) defaults() {
 		o.Secrets = noSecrets{}
 	}
 	if o.Prefix == "" {
-		o.Prefix = "perigee"
+		o.Prefix = functions.OwnTopics
 	}
 	if o.MaxMemory == 0 {
 		o.MaxMemory = 8 << 20

@@ -15,7 +15,7 @@ import (
 )
 
 // reserved are the topics under which no function may publish, as in a gateway with the default prefix.
-const reserved = "perigee"
+const reserved = functions.OwnTopics
 
 // Invoke runs one invocation of a bundle, checks its effects and judges it, as a gateway does that can write every device. ask answers what the
 // function reads. An error says that there is no outcome.

@@ -254,7 +254,7 @@ func TestStageFails(t *testing.T) {
 	s := open(t)
 	const yaml = "triggers: [{mqtt: in}]\npermissions: {publish: [out/#]}\nlimits: {timeout: 50ms, state: 100B, timers: 1}\nretry: {attempts: 1}\nname: fn\n"
 	tests := []struct{ name, lua, file, want string }{
-		{"denied", `return function() publish("perigee/x", 1) end`, "mqtt: in", "denied: main.lua:1: may not publish to 'perigee/x'"},
+		{"denied", `return function() publish("perigee/x", 1) end`, "mqtt: in", "denied: main.lua:1: functions may never publish under perigee/"},
 		{"timeout", `return function() while true do end end`, "mqtt: in", "fault on mqtt in\n    timeout:"},
 		{"state quota", `return function() state.set("a", ("x"):rep(200)) end`, "mqtt: in", "bad-output: limits.state: 215 bytes, 100 are allowed"},
 		{"timers", `return function() timer.set("a", 1) timer.set("b", 1) end`, "mqtt: in", "limits.timers: 2 timers, 1 are allowed"},
@@ -275,7 +275,7 @@ func TestStageFails(t *testing.T) {
 func TestAnEffectNeedsItsPermissionsOnTheStageToo(t *testing.T) {
 	s := open(t)
 	const yaml = "triggers: [{mqtt: in}]\npermissions: {publish: [perigee/x]}\nname: fn\n"
-	require.Contains(t, run(t, s, yaml, `return function() publish("perigee/x", 1) end`, "- {name: x, steps: [mqtt: in]}"), `denied: functions may never publish under perigee/`)
+	require.Contains(t, run(t, s, yaml, `return function() publish("perigee/x", 1) end`, "- {name: x, steps: [mqtt: in]}"), `denied: main.lua:1: functions may never publish under perigee/`)
 }
 
 func TestLogsOfWhatFailed(t *testing.T) {
