@@ -218,6 +218,7 @@ func (a *App) Resume(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	a.problems.set("state "+name, nil)
 	if f, err := a.find(name); err == nil && f.State == engine.Blocked {
 		return api.Errorf("conflict", "function %s stays blocked: %s", name, f.Reason).
 			WithHint("it is not paused, and runs as soon as this gateway has what it needs")

@@ -117,6 +117,7 @@ func (a *App) verifyState(e catalog.Entry) catalog.Entry {
 		return e
 	}
 	a.log.Error("the state of a function is not what was stored; the function is paused", "function", e.Name, "error", err)
+	a.problems.set("state "+e.Name, fmt.Errorf("function %s is paused: %w", e.Name, err))
 	reason := fmt.Sprintf("its state is damaged: %v; look at it (perigee state list %s), then: perigee functions resume %s", err, e.Name, e.Name)
 	err = a.st.Update(func(tx store.Tx) (err error) {
 		e, err = catalog.Pause(tx, e.Name, reason, false, time.Now().UTC().Truncate(time.Second))
@@ -465,6 +466,7 @@ func (a *App) remove(ctx context.Context, name string) error {
 		return err
 	}
 	a.problems.set("function "+name, nil)
+	a.problems.set("state "+name, nil)
 	err = a.engine.Remove(ctx, name)
 	a.schedule.Set(a.engine.Ticks())
 	if errors.Is(err, drivers.ErrNotConnected) {

@@ -69,7 +69,7 @@ func TestBackupAndRestore(t *testing.T) {
 				return
 			}
 			from := small()
-			from.Key = c.from
+			from.Key, from.Durability = c.from, Crash
 			s := open(t, t.TempDir(), from)
 			rich(t, s)
 			file, want := save(t, s), everything(t, s)

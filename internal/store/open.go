@@ -19,9 +19,6 @@ import (
 	"time"
 )
 
-// schema is the version of what all owners keep in the store. A store of a higher one is refused.
-const schema = 1
-
 // Names below a store's directory.
 const (
 	lockName    = "lock"    // held by the process that has the store open; its pid is inside
@@ -274,9 +271,8 @@ func (d *disk) identify() (string, error) {
 	if len(version) != 4 {
 		return "", fmt.Errorf("%w: its version has %d bytes", ErrDamaged, len(version))
 	}
-	if v := binary.BigEndian.Uint32(version); v > schema {
-		return "", fmt.Errorf("%w: %s has format %d, this one reads up to %d: install the newer version again, or restore a backup",
-			ErrNewer, d.dir, v, schema)
+	if err := d.migrate(binary.BigEndian.Uint32(version), migrations()); err != nil {
+		return "", err
 	}
 	epoch, ok, err := snap.get(epochKey)
 	if err == nil && (!ok || len(epoch) != 16) {
