@@ -20,21 +20,33 @@ func markKey(mark, fn string) store.Key {
 	return store.NewKey(store.Marks).String(mark).String(fn)
 }
 
-// marks knows which marks are in the store, so that dropping them needs no search. There are as many as senders may
-// have acknowledgements under way.
+// marksKept is how many marks of a session are kept: the newest. A sender would have to be further behind in reading our acknowledgements
+// to need an older one. The embedded broker lets no client of MQTT 5 have as many messages under way; other clients that send without waiting for
+// acknowledgements can.
+const marksKept = 1024
+
+// marks knows which marks are in the store, so that dropping them needs no search.
 type marks struct {
-	mu sync.Mutex
-	by map[string][]string // mark → functions
+	mu    sync.Mutex
+	by    map[string]*markEntry
+	queue map[string][]*markEntry // session → its marks, oldest first; those that are gone stay until they are the oldest
+}
+
+// markEntry is a mark that holds.
+type markEntry struct {
+	mark string
+	fns  []string
+	gone bool
 }
 
 func openMarks(st *store.Store) (*marks, error) {
-	m := &marks{by: map[string][]string{}}
+	m := &marks{by: map[string]*markEntry{}, queue: map[string][]*markEntry{}}
 	err := st.View(func(r store.Reader) error {
 		return r.Scan(store.NewKey(store.Marks), nil, func(k, _ []byte) bool {
 			f := store.Parse(k)
 			mark, fn := f.String(), f.String()
 			if f.Err() == nil {
-				m.by[mark] = append(m.by[mark], fn)
+				m.add(mark, fn)
 			}
 			return true
 		})
@@ -50,15 +62,38 @@ func (m *marks) put(tx store.Tx, j *job) {
 	if j.from == nil || j.from.mark == "" {
 		return
 	}
-	tx.Put(markKey(j.from.mark, j.fn.Name), uint64Bytes(j.from.digest))
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, fn := range m.by[j.from.mark] {
-		if fn == j.fn.Name {
-			return
-		}
+	for _, x := range m.add(j.from.mark, j.fn.Name) {
+		tx.Delete(markKey(x.mark, x.fn))
 	}
-	m.by[j.from.mark] = append(m.by[j.from.mark], j.fn.Name)
+	tx.Put(markKey(j.from.mark, j.fn.Name), uint64Bytes(j.from.digest))
+}
+
+// add notes a mark for a function, and returns what is one too many for its session. The caller holds mu, if anybody else knows of m.
+func (m *marks) add(mark, fn string) (over []markOf) {
+	if x := m.by[mark]; x != nil {
+		if !slices.Contains(x.fns, fn) {
+			x.fns = append(x.fns, fn)
+		}
+		return nil
+	}
+	session, _, _ := strings.Cut(mark, "\x00")
+	x := &markEntry{mark: mark, fns: []string{fn}}
+	m.by[mark] = x
+	q := append(m.queue[session], x)
+	for len(q) > marksKept || q[0].gone {
+		if old := q[0]; !old.gone {
+			for _, fn := range old.fns {
+				over = append(over, markOf{old.mark, fn})
+			}
+			delete(m.by, old.mark)
+		}
+		q[0] = nil
+		q = q[1:]
+	}
+	m.queue[session] = q
+	return over
 }
 
 // markOf is one mark for one function.
@@ -69,19 +104,39 @@ func (m *marks) take(list []string) (gone []markOf) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, mark := range list {
-		for _, fn := range m.by[mark] {
+		x := m.by[mark]
+		if x == nil {
+			continue
+		}
+		for _, fn := range x.fns {
 			gone = append(gone, markOf{mark, fn})
 		}
+		x.gone = true
 		delete(m.by, mark)
+		m.trim(mark)
 	}
 	return gone
+}
+
+// trim forgets the oldest marks of a mark's session that are gone.
+func (m *marks) trim(mark string) {
+	session, _, _ := strings.Cut(mark, "\x00")
+	q := m.queue[session]
+	for len(q) > 0 && q[0].gone {
+		q[0] = nil
+		q = q[1:]
+	}
+	if m.queue[session] = q; len(q) == 0 {
+		delete(m.queue, session)
+	}
 }
 
 // has says whether a mark holds: what is only in the store is about to be deleted.
 func (m *marks) has(x markOf) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return slices.Contains(m.by[x.mark], x.fn)
+	is := m.by[x.mark]
+	return is != nil && slices.Contains(is.fns, x.fn)
 }
 
 // of lists the marks of a session.
