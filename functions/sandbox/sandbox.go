@@ -40,6 +40,7 @@ type Options struct {
 	Warm    int           // workers kept while idle
 	Idle    time.Duration // after which a worker beyond Warm ends; 5 min
 	Memory  int64         // bytes of RSS that a worker may use; 64 MiB
+	Thrifty bool          // workers collect their garbage more often: for machines that have more time than memory
 	Depth   int           // invocations that a worker holds, the running one included; 16
 	Grace   time.Duration // beyond its timeout before an invocation's worker is killed; 150 ms
 	Log     *slog.Logger  // slog.Default if nil

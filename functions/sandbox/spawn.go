@@ -105,8 +105,11 @@ func (w *proc) launch(o Options, around *shell, without []string) error {
 	}
 	fds = append(fds, null)
 	args := append(append([]string{}, o.Command...), strconv.FormatInt(o.Memory, 10))
-	if len(without) > 0 {
+	if len(without) > 0 || o.Thrifty {
 		args = append(args, strings.Join(without, ","))
+	}
+	if o.Thrifty {
+		args = append(args, "thrifty") // as package worker reads it
 	}
 	pid, err := around.start(args, []uintptr{uintptr(null), uintptr(null), uintptr(pipe[1]), uintptr(pair[1])})
 	if err != nil {

@@ -56,11 +56,11 @@ func MainIfWorker() {
 func Main() int {
 	limit := memoryArg(os.Args)
 	runtime.GOMAXPROCS(1)
-	debug.SetMaxStack(16 << 20)     // deep recursion ends early and small
-	debug.SetGCPercent(400)         // little lives from one invocation to the next; the guard and the limit see to large ones
-	debug.SetMemoryLimit(limit / 2) // of the Go heap: the rest is the binary's pages and what a sample comes too late for
-	debug.SetTraceback("none")      // one line of reason is enough for the gateway
-	rel, _ := memory.NewReleaser()  // where /proc is missing, it releases less
+	debug.SetMaxStack(16 << 20)            // deep recursion ends early and small
+	debug.SetGCPercent(gcPercent(os.Args)) // little lives from one invocation to the next; the guard and the limit see to large ones
+	debug.SetMemoryLimit(limit / 2)        // of the Go heap: the rest is the binary's pages and what a sample comes too late for
+	debug.SetTraceback("none")             // one line of reason is enough for the gateway
+	rel, _ := memory.NewReleaser()         // where /proc is missing, it releases less
 	conn := os.NewFile(socketFD, "gateway")
 	if conn == nil {
 		fmt.Fprintln(os.Stderr, "a worker is started by the gateway and cannot be run by hand")
@@ -90,10 +90,18 @@ func memoryArg(args []string) int64 {
 }
 
 func withoutArg(args []string) []string {
-	if len(args) > 3 {
+	if len(args) > 3 && args[3] != "" {
 		return strings.Split(args[3], ",")
 	}
 	return nil
+}
+
+// gcPercent is by how many percent the heap may grow between two collections: by less on a machine that has more time than memory.
+func gcPercent(args []string) int {
+	if len(args) > 4 && args[4] == "thrifty" {
+		return 150
+	}
+	return 400
 }
 
 // announce tells the gateway which layer of confinement is about to be put on: if this process dies of it, that was it.

@@ -370,6 +370,14 @@ func TestRefusesNonsense(t *testing.T) {
 	}
 }
 
+func TestThriftyArg(t *testing.T) {
+	require.Equal(t, 400, gcPercent([]string{"perigee", "worker", "1048576"}))
+	require.Equal(t, 400, gcPercent([]string{"perigee", "worker", "1048576", "seccomp"}))
+	thrifty := []string{"perigee", "worker", "1048576", "", "thrifty"}
+	require.Equal(t, 150, gcPercent(thrifty))
+	require.Empty(t, withoutArg(thrifty))
+}
+
 func TestMemoryArg(t *testing.T) {
 	for want, args := range map[int64][]string{
 		DefaultMemory: {"perigee", "worker"},

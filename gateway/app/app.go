@@ -28,6 +28,7 @@ import (
 	"github.com/perigee-iot/perigee/gateway/config"
 	"github.com/perigee-iot/perigee/gateway/engine"
 	"github.com/perigee-iot/perigee/gateway/secrets"
+	"github.com/perigee-iot/perigee/internal/memory"
 	"github.com/perigee-iot/perigee/internal/store"
 	"github.com/perigee-iot/perigee/sync/outbox"
 )
@@ -133,6 +134,7 @@ func (a *App) build(cfg *config.Config) error {
 		Warm:    cfg.Workers.Warm,
 		Idle:    time.Duration(cfg.Workers.Idle),
 		Memory:  int64(cfg.Workers.Memory),
+		Thrifty: a.st.Stats().Profile == "small",
 		Log:     a.log.With("part", "workers"),
 		OnRoom:  a.engine.Pump,
 	})
@@ -156,6 +158,9 @@ func (a *App) openStore(cfg *config.Config) error {
 		return err
 	}
 	a.st = st
+	if st.Stats().Profile == "small" {
+		memory.Thrift()
+	}
 	if dir := st.Stats().SetAside; dir != "" {
 		err := damageOf(dir, st.Stats().Salvaged)
 		a.log.Error(err.Error())
