@@ -248,6 +248,9 @@ type sequence struct {
 // sequenceBlock is so large that half of it lasts for many seconds at any rate that a gateway reaches.
 const sequenceBlock = 1 << 20
 
+// sequenceAfterDamage is how far numbers leap when a damaged store was salvaged: beyond all that the old one can have given out.
+const sequenceAfterDamage = 1 << 40
+
 var sequenceKey = store.NewKey(store.Meta).String("sequence")
 
 func openSequence(st *store.Store, later func(fn func())) (*sequence, error) {
@@ -261,6 +264,9 @@ func openSequence(st *store.Store, later func(fn func())) (*sequence, error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the sequence of events: %w", err)
+	}
+	if st.Stats().SetAside != "" { // the number may be older than what waits, or gone
+		s.at += sequenceAfterDamage
 	}
 	s.until = s.at
 	return s, s.reserve()
