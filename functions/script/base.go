@@ -99,6 +99,9 @@ func baseRawset(_ *run, L *lua.LState) int {
 func baseNext(_ *run, L *lua.LState) int {
 	t := L.CheckTable(1)
 	k, v := t.Next(L.Get(2))
+	for t == L.G.Global && (k == lua.LString(concatName) || k == lua.LString(allName)) { // no part of the language
+		k, v = t.Next(k)
+	}
 	if k == lua.LNil {
 		L.Push(lua.LNil)
 		return 1

@@ -40,7 +40,7 @@ func jsonEncode(r *run, L *lua.LState) int {
 	if err != nil {
 		L.RaiseError("json.encode: %s", err.Error())
 	}
-	L.Push(lua.LString(text))
+	L.Push(r.string(L, string(text)))
 	return 1
 }
 
@@ -68,8 +68,8 @@ func base64Functions() map[string]builtin {
 	return map[string]builtin{"encode": base64Encode, "decode": base64Decode}
 }
 
-func base64Encode(_ *run, L *lua.LState) int {
-	L.Push(lua.LString(base64.StdEncoding.EncodeToString([]byte(checkString(L, 1)))))
+func base64Encode(r *run, L *lua.LState) int {
+	L.Push(r.string(L, base64.StdEncoding.EncodeToString([]byte(checkString(L, 1)))))
 	return 1
 }
 

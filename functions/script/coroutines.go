@@ -80,7 +80,7 @@ func (r *run) resume(L *lua.LState, resume lua.LGFunction) int {
 		switch L.Get(-1) { // in the words of reference Lua
 		case lua.LString("can not resume a dead thread"):
 			L.Pop(1)
-			L.Push(lua.LString("cannot resume dead coroutine"))
+			L.Push(lua.LString(deadCoroutine))
 		case lua.LString("can not resume a running thread"):
 			L.Pop(1)
 			L.Push(lua.LString("cannot resume running coroutine"))
@@ -88,6 +88,8 @@ func (r *run) resume(L *lua.LState, resume lua.LGFunction) int {
 	}
 	return n
 }
+
+const deadCoroutine = "cannot resume dead coroutine"
 
 // stackDeeperThan says whether the Go stack has more than n calls.
 func stackDeeperThan(n int) bool {
@@ -100,6 +102,11 @@ func (r *run) wrapped(L *lua.LState, resume lua.LGFunction) int {
 	n := r.resume(L, resume)
 	if n > 0 && L.Get(-n) == lua.LFalse {
 		v := L.Get(-n + 1)
+		if v == lua.LString(deadCoroutine) {
+			if where := L.Where(1); where != "" && !strings.HasPrefix(where, "[") { // called by Lua: reference Lua tells the line
+				v = lua.LString(where + " " + deadCoroutine)
+			}
+		}
 		L.Error(v, 0)
 	}
 	return n - 1

@@ -52,7 +52,11 @@ func (r *run) joined(L *lua.LState, first int) string {
 		}
 		v := L.Get(i)
 		if t, ok := v.(*lua.LTable); ok && L.GetMetaField(t, "__tostring") == lua.LNil {
-			if text, err := encodeJSON(t, maxLogLine, r.checker(L)); err == nil {
+			text, err := encodeJSON(t, maxLogLine, r.checker(L))
+			if errors.Is(err, errTooLong) { // its beginning is worth more than "table: 0x…"
+				text, err = encodeJSON(t, maxLoggedTable, r.checker(L))
+			}
+			if err == nil {
 				b.Write(text)
 				continue
 			}
@@ -65,6 +69,9 @@ func (r *run) joined(L *lua.LState, first int) string {
 
 // maxLogLine is the longest line that is kept whole.
 const maxLogLine = 2000
+
+// maxLoggedTable is the JSON of the largest table whose beginning is logged.
+const maxLoggedTable = 256 << 10
 
 // log keeps a line.
 func (r *run) log(L *lua.LState, level, text string) {

@@ -176,11 +176,21 @@ func (r *run) stringTable() *lua.LTable {
 	return r.strings
 }
 
-// stringFront is what a script sees as the metatable of strings.
+// stringFront is what a script sees as the metatable of strings: it can be read, and not be set.
 func (r *run) stringFront() *lua.LTable {
 	if r.front == nil {
-		r.front = r.L.CreateTable(0, 1)
-		r.front.RawSetString("__index", r.stringTable())
+		fields, mt := r.L.CreateTable(0, 1), r.L.CreateTable(0, 2)
+		fields.RawSetString("__index", r.stringTable())
+		mt.RawSetString("__index", fields)
+		mt.RawSetString("__newindex", r.m.help.fixed)
+		r.front = r.L.CreateTable(0, 0)
+		r.front.Metatable = mt
 	}
 	return r.front
+}
+
+// fixedMetatable is what happens when a script sets a field of the metatable of strings.
+func fixedMetatable(_ *run, L *lua.LState) int {
+	L.RaiseError("the metatable of strings cannot be changed; change the table string, or use a function")
+	return 0
 }

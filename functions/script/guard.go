@@ -17,6 +17,7 @@ type guard struct {
 	base   int64 // bytes on the heap between runs, which do not count
 	limit  int64
 	cancel context.CancelFunc
+	made   int64 // bytes of strings since the last sample that they caused
 
 	mu    sync.Mutex // guards what follows, and is held while sampling, so that stop waits for a sample under way
 	peak  int64
@@ -49,10 +50,20 @@ func (g *guard) exceeded() int64 {
 	return g.over
 }
 
+// grew counts the bytes of a string that the script has made, and samples at once when there were many: a few large ones would pass the hard
+// limit of the process before the timer looks. It is for the goroutine that runs the script alone.
+func (g *guard) grew(n int) {
+	g.made += int64(n)
+	if g.made > g.limit/4 {
+		g.made = 0
+		g.sample()
+	}
+}
+
 func (g *guard) sample() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.done {
+	if g.done || g.over > 0 {
 		return
 	}
 	used := readHeap("/memory/classes/heap/objects:bytes") - g.base

@@ -72,7 +72,7 @@ func (r *run) join(L *lua.LState, n int) int {
 		s, _ := plainText(L.Get(i))
 		b.WriteString(s)
 	}
-	L.Push(lua.LString(b.String()))
+	L.Push(r.string(L, b.String()))
 	return 1
 }
 

@@ -49,7 +49,7 @@ func (m *matcher) classEnd(p int) int {
 	switch c {
 	case '%':
 		if p >= len(m.pat) {
-			m.fail("ends with '%%'")
+			m.fail("ends with '%'")
 		}
 		return p + 1
 	case '[':
@@ -247,7 +247,7 @@ func (m *matcher) escape(s, p int) (next, end int, ok bool) {
 // balanced matches %bxy, whose x is at p.
 func (m *matcher) balanced(s, p int) int {
 	if p+1 >= len(m.pat) {
-		m.fail("missing arguments to '%%b'")
+		m.fail("missing arguments to '%b'")
 	}
 	if s >= len(m.src) || m.src[s] != m.pat[p] {
 		return -1
@@ -270,7 +270,7 @@ func (m *matcher) balanced(s, p int) int {
 // frontier matches %f[set], whose '[' is at p: the place between a character outside of the set and one inside.
 func (m *matcher) frontier(s, p int) (next, end int, ok bool) {
 	if p >= len(m.pat) || m.pat[p] != '[' {
-		m.fail("missing '[' after '%%f'")
+		m.fail("missing '[' after '%f'")
 	}
 	end = m.classEnd(p)
 	var before, here byte

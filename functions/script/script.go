@@ -61,6 +61,7 @@ type helpers struct {
 	trampoline *lua.LFunction
 	ipairsStep *lua.LFunction
 	concat     *lua.LFunction
+	fixed      *lua.LFunction // what __newindex of the metatable of strings is
 	all        *lua.LFunction
 	strings    *lua.LTable // metatable of strings, which no script can reach
 	integers   *lua.LTable // and that of integers
@@ -93,6 +94,7 @@ func (m *Machine) makeHelpers() helpers {
 		trampoline: m.wrap(trampoline),
 		ipairsStep: m.wrap(ipairsStep),
 		concat:     m.wrap(baseConcat),
+		fixed:      m.wrap(fixedMetatable),
 		all:        m.wrap(func(_ *run, L *lua.LState) int { return L.GetTop() }),
 		signalHelp: map[string]*lua.LFunction{},
 	}

@@ -2,6 +2,7 @@ package script
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -216,7 +217,9 @@ func (r *run) add1(L *lua.LState, s space, name string, by float64) {
 	}
 	e := r.out.Effects[i]
 	if e.Kind == kinds.change {
-		e.By += by
+		if e.By += by; math.IsInf(e.By, 0) {
+			r.haltf(L, functions.FaultBadOutput, "", "%s: the sum is infinite, which JSON does not have", kinds.name)
+		}
 		r.replace(L, i, e)
 		return
 	}
@@ -231,6 +234,9 @@ func (r *run) add1(L *lua.LState, s space, name string, by float64) {
 func stateKeys(r *run, L *lua.LState, s space) int {
 	kinds := s.kinds()
 	prefix := optString(L, 1, "")
+	if len(prefix) > maxName {
+		L.ArgError(1, fmt.Sprintf("a name has at most %d bytes", maxName))
+	}
 	a := r.read(L, functions.Read{Kind: kinds.keys, Name: prefix})
 	if a.Err != "" {
 		L.RaiseError("%s.keys: %s", kinds.name, capped(a.Err, 300))

@@ -68,7 +68,19 @@ func (b *buffer) room(n int) {
 	}
 }
 
-func (b *buffer) value() lua.LString { return lua.LString(b.b) }
+func (b *buffer) value() lua.LString { return b.r.string(b.L, string(b.b)) }
+
+// string is a string that a builtin has made. Large ones count for the memory at once.
+func (r *run) string(L *lua.LState, s string) lua.LString {
+	if len(s) >= countedString {
+		r.guard.grew(len(s))
+		r.check(L)
+	}
+	return lua.LString(s)
+}
+
+// countedString is the length from which a string counts at once. Shorter ones take so many instructions that the timer looks in time.
+const countedString = 1 << 10
 
 // tooLong stops the script because a string would not fit its memory.
 func (r *run) tooLong(L *lua.LState, what string, limit int) {
@@ -134,26 +146,26 @@ func stringRep(r *run, L *lua.LState) int {
 	if n > limit/len(s) {
 		r.tooLong(L, "string.rep", limit)
 	}
-	L.Push(lua.LString(strings.Repeat(s, n)))
+	L.Push(r.string(L, strings.Repeat(s, n)))
 	return 1
 }
 
-func stringReverse(_ *run, L *lua.LState) int {
+func stringReverse(r *run, L *lua.LState) int {
 	b := []byte(checkString(L, 1))
 	slices.Reverse(b)
-	L.Push(lua.LString(b))
+	L.Push(r.string(L, string(b)))
 	return 1
 }
 
 // mapBytes changes the case of the letters from first to last, and nothing else: other bytes may be part of UTF-8, or of anything.
-func mapBytes(_ *run, L *lua.LState, first, last byte) int {
+func mapBytes(r *run, L *lua.LState, first, last byte) int {
 	b := []byte(checkString(L, 1))
 	for i, c := range b {
 		if c >= first && c <= last {
 			b[i] = c ^ 0x20
 		}
 	}
-	L.Push(lua.LString(b))
+	L.Push(r.string(L, string(b)))
 	return 1
 }
 
