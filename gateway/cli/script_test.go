@@ -173,7 +173,7 @@ func asked(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// gateway stop | start | not-ready | problem TEXT | log TEXT | event FUNCTION SUBJECT | following N: what happens at the gateway.
+// gateway stop | start | not-ready | lossy | problem TEXT | log TEXT | event FUNCTION SUBJECT | following N: what happens at the gateway.
 func gatewayCommand(ts *testscript.TestScript, _ bool, args []string) {
 	f := ts.Value(fakeKey{}).(*scripted)
 	switch args[0] {
@@ -187,6 +187,12 @@ func gatewayCommand(ts *testscript.TestScript, _ bool, args []string) {
 	case "not-ready":
 		f.Edit(func(d *apitest.Data) {
 			d.Status.Ready, d.Status.Problems = false, []string{"the broker is not connected"}
+		})
+	case "lossy":
+		at := time.Date(2026, 5, 4, 12, 30, 15, 0, time.UTC)
+		f.Edit(func(d *apitest.Data) {
+			d.Status.Losses, d.Status.Events.Repeated, d.Status.Broker.LostSessions = map[string]int64{"inbox full": 1200}, 2, 1
+			d.Status.Gaps = []api.Gap{{Function: "overheat", Cause: "inbox full", Events: 1200, From: at, To: at.Add(time.Minute)}}
 		})
 	case "confined":
 		f.Edit(func(d *apitest.Data) {
