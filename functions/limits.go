@@ -11,6 +11,7 @@ import (
 const (
 	MaxSource   = 64 << 10 // limits.source: bytes of one Lua file; a larger one is not safe to parse
 	MaxNesting  = 64       // limits.nesting: levels of a JSON value
+	MaxValue    = 200      // bytes of the name of a state value or a timer
 	MaxMeasured = 1 << 20  // bytes up to which a value is written out to learn how large it is
 )
 

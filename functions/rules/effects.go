@@ -10,10 +10,7 @@ import (
 	"github.com/perigee-iot/perigee/functions"
 )
 
-const (
-	maxName  = 128                  // bytes of a state value's, timer's or stream's name
-	maxTimer = 366 * 24 * time.Hour // the longest a timer may run
-)
+const maxTimer = 366 * 24 * time.Hour // the longest a timer may run
 
 // Surroundings is what effects are checked against beside the function's own spec.
 type Surroundings struct {
@@ -80,7 +77,7 @@ func checkEffect(spec *functions.Spec, x *functions.Effect, s Surroundings) *fun
 	switch x.Kind {
 	case functions.SetState, functions.SetShared:
 		if !json.Valid(x.Value) {
-			return BadOutput("the value of state %q is not JSON", Printable(x.Name, maxName))
+			return BadOutput("the value of state %q is not JSON", Printable(x.Name, functions.MaxValue))
 		}
 		fallthrough
 	case functions.DeleteState, functions.DeleteShared, functions.IncrState, functions.IncrShared:
@@ -90,7 +87,7 @@ func checkEffect(spec *functions.Spec, x *functions.Effect, s Surroundings) *fun
 		return checkName("state", x.Name)
 	case functions.SetTimer:
 		if x.For <= 0 || x.For > maxTimer {
-			return BadOutput("timer %q is set to %v; between 1ms and %v is possible", Printable(x.Name, maxName), x.For, maxTimer)
+			return BadOutput("timer %q is set to %v; between 1ms and %v is possible", Printable(x.Name, functions.MaxValue), x.For, maxTimer)
 		}
 		return checkName("timer", x.Name)
 	case functions.CancelTimer:
@@ -118,7 +115,7 @@ func checkEffect(spec *functions.Spec, x *functions.Effect, s Surroundings) *fun
 			return denied("write device %q", "devices: {write", x.Name)
 		}
 		if !s.Writable(x.Name) {
-			return BadOutput("device %q cannot be written", Printable(x.Name, maxName))
+			return BadOutput("device %q cannot be written", Printable(x.Name, functions.MaxValue))
 		}
 		if _, err := Scalar(x.Value); err != nil {
 			return BadOutput("the value for device %q: %v", x.Name, err)
@@ -149,8 +146,8 @@ func checkCall(p *functions.Permissions, x *functions.Effect) *functions.Fault {
 }
 
 func checkName(what, name string) *functions.Fault {
-	if name == "" || len(name) > maxName || !utf8.ValidString(name) || strings.ContainsRune(name, 0) {
-		return BadOutput("%q is no name for a %s: 1 to %d bytes of text", Printable(name, 40), what, maxName)
+	if name == "" || len(name) > functions.MaxValue || !utf8.ValidString(name) || strings.ContainsRune(name, 0) {
+		return BadOutput("%q is no name for a %s: 1 to %d bytes of text", Printable(name, 40), what, functions.MaxValue)
 	}
 	return nil
 }

@@ -43,6 +43,7 @@ limits: {effects: 2, effect_bytes: 1KiB}
 	}{
 		{functions.Effect{Kind: functions.SetState, Name: "n", Value: []byte("{")}, functions.FaultBadOutput, `the value of state "n" is not JSON`},
 		{functions.Effect{Kind: functions.DeleteState}, functions.FaultBadOutput, "is no name for a state"},
+		{functions.Effect{Kind: functions.DeleteState, Name: strings.Repeat("n", 201)}, functions.FaultBadOutput, "is no name for a state: 1 to 200 bytes of text"},
 		{functions.Effect{Kind: functions.SetTimer, Name: "t"}, functions.FaultBadOutput, `timer "t" is set to 0s`},
 		{functions.Effect{Kind: functions.SetTimer, Name: "t", For: 400 * 24 * time.Hour}, functions.FaultBadOutput, `timer "t" is set to`},
 		{functions.Effect{Kind: functions.CancelTimer, Name: "a\x00"}, functions.FaultBadOutput, "is no name for a timer"},

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -44,11 +45,43 @@ func BenchmarkRoundTrip(b *testing.B) {
 
 // BenchmarkSpawn is the time from nothing to the first outcome.
 func BenchmarkSpawn(b *testing.B) {
+	var took []time.Duration
 	for b.Loop() {
 		p := realPool(b, func(o *Options) { o.Warm = 0 })
+		began := time.Now()
 		run(b, p, "1", with(double, time.Second))
+		took = append(took, time.Since(began))
 		p.Close()
 	}
+	reportMedian(b, took)
+}
+
+// BenchmarkCold is the first invocation of a function on a worker that is there already: its source is sent and compiled.
+func BenchmarkCold(b *testing.B) {
+	p := realPool(b, func(o *Options) { o.Max = 1 })
+	run(b, p, "1", with(double, time.Second))
+	var took []time.Duration
+	for i := 0; b.Loop(); i++ {
+		cold := lua(fmt.Sprintf(`
+local function mean(list)
+  local sum = 0
+  for _, v in ipairs(list) do sum = sum + v end
+  return sum / #list
+end
+return function(event)
+  if type(event.data) == "number" then return mean({event.data, %d}) end
+  log("nothing to do for " .. tostring(event.topic))
+end`, i))
+		began := time.Now()
+		run(b, p, "1", with(cold, time.Second))
+		took = append(took, time.Since(began))
+	}
+	reportMedian(b, took)
+}
+
+func reportMedian(b *testing.B, took []time.Duration) {
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
 }
 
 // BenchmarkKill is the time from a kill to the next outcome.

@@ -319,17 +319,14 @@ func toDuration(v lua.LValue) (d time.Duration, problem string) {
 	return 0, "a duration is a text like \"90s\" or a number of seconds, got " + aType(v)
 }
 
-// maxName is the longest name of a state value or a timer.
-const maxName = 200
-
 // checkName is argument n as the name of a state value or a timer.
 func checkName(L *lua.LState, n int) string {
 	name := checkString(L, n)
 	switch {
 	case name == "":
 		L.ArgError(n, "a name is not empty")
-	case len(name) > maxName:
-		L.ArgError(n, fmt.Sprintf("a name has at most %d bytes", maxName))
+	case len(name) > functions.MaxValue:
+		L.ArgError(n, fmt.Sprintf("a name has at most %d bytes", functions.MaxValue))
 	case !utf8.ValidString(name) || strings.ContainsRune(name, 0):
 		L.ArgError(n, "a name is UTF-8 without NUL")
 	}

@@ -234,8 +234,8 @@ func (r *run) add1(L *lua.LState, s space, name string, by float64) {
 func stateKeys(r *run, L *lua.LState, s space) int {
 	kinds := s.kinds()
 	prefix := optString(L, 1, "")
-	if len(prefix) > maxName {
-		L.ArgError(1, fmt.Sprintf("a name has at most %d bytes", maxName))
+	if len(prefix) > functions.MaxValue {
+		L.ArgError(1, fmt.Sprintf("a name has at most %d bytes", functions.MaxValue))
 	}
 	a := r.read(L, functions.Read{Kind: kinds.keys, Name: prefix})
 	if a.Err != "" {

@@ -34,7 +34,7 @@ import (
 
 // MaxName and MaxKey bound names and keys, in bytes.
 const (
-	MaxName = 256
+	MaxName = functions.MaxValue
 	MaxKey  = 1024
 )
 
