@@ -165,12 +165,20 @@ func TestKilledWithTheEmbeddedBroker(t *testing.T) {
 	}
 }
 
-// Mosquitto 2.0 itself changes the order of what it sends while more waits than it sends at once: what comes in the moment in which
-// there is room overtakes the queue. So what comes late counts, and must be exactly once all the same.
+// Mosquitto 2.0 itself changes the order of what it sends while more waits than it sends at once, 20 messages as Debian ships it: what comes
+// in the moment in which there is room overtakes the queue. So there what comes late is only printed, and must be exactly once all the same. Where
+// it sends all at once it keeps the order, and so must the gateway.
 func TestKilledWithAnExternalBroker(t *testing.T) {
-	b := mosquittotest.Start(t, mosquittotest.Options{Config: []string{"max_queued_messages 0"}}) // else it drops what the killed gateway has not fetched
-	(&run{url: b.URL, config: fmt.Sprintf("broker: {url: %q}\nstore: {durability: power}\n", b.URL), late: true,
-		kills: kills(15), fns: []function{tally}, steps: []step{{fn: "tally"}}}).do(t)
+	for name, inflight := range map[string]int{"20 in flight": 20, "any number in flight": 0} {
+		t.Run(name, func(t *testing.T) {
+			b := mosquittotest.Start(t, mosquittotest.Options{Config: []string{
+				"max_queued_messages 0", // else it drops what the killed gateway has not fetched
+				fmt.Sprintf("max_inflight_messages %d", inflight),
+			}})
+			(&run{url: b.URL, config: fmt.Sprintf("broker: {url: %q}\nstore: {durability: power}\n", b.URL), late: inflight > 0,
+				kills: kills(10), fns: []function{tally}, steps: []step{{fn: "tally"}}}).do(t)
+		})
+	}
 }
 
 func TestKilledWhileTheLinkIsCut(t *testing.T) {
@@ -299,38 +307,54 @@ func (r *run) drain(t *testing.T, g *gateway, far *cloud, acts *listener, all []
 	}
 }
 
+// totals are what a suite prints. All but accepted and repeated must be 0.
+type totals struct {
+	accepted, lost, again, late     int // in state
+	streamLost, streamAgain, astray int // records at the cloud; astray: out of order
+	actionLost, actionAgain         int // after de-duplication by id
+}
+
+// count adds up one sender's numbers.
+func (c *totals) count(r *run, g *gateway, far *cloud, acts *listener, s *sender) {
+	c.accepted += s.acked
+	for _, st := range r.steps {
+		c.lost += st.through(s.acked) - st.number(g, "count", s.name)
+		c.again += st.number(g, "again", s.name)
+		c.late += st.number(g, "late", s.name)
+		for n := 1; n <= s.acked; n++ {
+			if times := far.times(st.fn, s.name, n); !st.skipped(n) && times == 0 {
+				c.streamLost++
+			} else if times > 1 {
+				c.streamAgain += times - 1
+			}
+		}
+	}
+	for n := 1; n <= s.acked; n++ {
+		if times := acts.times("done/"+s.name, n); times == 0 {
+			c.actionLost++
+		} else {
+			c.actionAgain += times - 1
+		}
+	}
+}
+
 func (r *run) check(t *testing.T, g *gateway, far *cloud, acts *listener, all []*sender) {
-	accepted := 0
+	var c totals
 	for _, s := range all {
-		accepted += s.acked
+		c.count(r, g, far, acts, s)
+	}
+	for _, step := range r.steps {
+		c.astray += far.disorder(step.fn)
 	}
 	st := far.r.Stats()
 	acts.mu.Lock()
-	t.Logf("%d kills; accepted %d; records at the cloud %d, repeated %d, missing %d; actions %d, repeated %d",
-		r.kills, accepted, st.Records, st.Duplicates, st.Missing, len(acts.ids), acts.repeats)
+	t.Logf("%d kills; accepted %d; lost %d; doubled in state %d, in streams %d; out of order %d; actions %d, lost %d, doubled %d; sent again and told by their ids: records %d, actions %d",
+		r.kills, c.accepted, c.lost+c.streamLost, c.again, c.streamAgain, c.late+c.astray, len(acts.ids), c.actionLost, c.actionAgain, st.Duplicates, acts.repeats)
 	acts.mu.Unlock()
-	for _, s := range all {
-		for _, st := range r.steps {
-			what := s.name + " in " + st.fn
-			require.Equal(t, st.through(s.acked), st.number(g, "count", s.name), "%s: exactly once in state", what)
-			require.Zero(t, st.number(g, "again", s.name), "%s: twice in state", what)
-			late := st.number(g, "late", s.name)
-			if r.late {
-				t.Logf("%s: %d late", what, late)
-			} else {
-				require.Zero(t, late, "%s: out of order in state", what)
-			}
-			for n := 1; n <= s.acked; n++ {
-				if !st.skipped(n) {
-					require.Equal(t, 1, far.times(st.fn, s.name, n), "%s: %d exactly once in the stream", what, n)
-				}
-			}
-			require.True(t, r.late || far.disorder(st.fn) == 0, "%s: out of order in the stream", what)
-		}
-		for n := 1; n <= s.acked; n++ {
-			require.Equal(t, 1, acts.times("done/"+s.name, n), "%s %d: one id in actions", s.name, n)
-		}
+	if r.late { // exactly once, but in the broker's own order
+		c.late, c.astray = 0, 0
 	}
+	require.Equal(t, totals{accepted: c.accepted}, c)
 	require.Zero(t, st.Missing)
 	var status struct{ Losses map[string]int64 }
 	g.json(&status, "status")

@@ -26,12 +26,20 @@ type link struct {
 }
 
 func newLink(t *testing.T, to string) *link {
+	k := newGate(t, to)
+	k.set(false)
+	k.cut = 0
+	k.wg.Go(k.vary)
+	return k
+}
+
+// newGate is a link that is down until it is set up.
+func newGate(t *testing.T, to string) *link {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	k := &link{l: l, to: to, conns: map[net.Conn]bool{}, done: make(chan struct{})}
+	k := &link{l: l, to: to, down: true, conns: map[net.Conn]bool{}, done: make(chan struct{})}
 	k.wg.Go(k.accept)
-	k.wg.Go(k.vary)
 	t.Cleanup(func() {
 		k.mend()
 		_ = l.Close()

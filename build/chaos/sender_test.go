@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
@@ -16,6 +17,8 @@ type sender struct {
 	name    string
 	address string
 	seen    func() int // the highest number whose action has come back
+
+	accepted *atomic.Int64 // as acked, for others to read while it runs; may be nil
 
 	acked int     // how many numbers were acknowledged; all up to it
 	out   []*sent // on their way, oldest first
@@ -117,5 +120,8 @@ func (s *sender) take(id uint16) {
 	for len(s.out) > 0 && s.out[0].acked {
 		s.out = s.out[1:]
 		s.acked++
+		if s.accepted != nil {
+			s.accepted.Add(1)
+		}
 	}
 }

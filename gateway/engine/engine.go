@@ -144,18 +144,19 @@ type Engine struct {
 
 	subscribing sync.Mutex // one change of the subscriptions at a time; taken before mu
 
-	mu       sync.Mutex
-	fns      map[string]*function
-	routes   *routes
-	ready    []*function // functions with a lane that could run, in turn
-	held     heldList    // jobs in memory only, oldest first
-	heldSize int64
-	room     *sync.Cond // of mu: heldSize has shrunk, or the engine stops
-	spillAt  *entry     // the wheel's entry that will spill the oldest, if any
-	pumping  bool
-	pumpMore bool
-	started  bool // before that nothing runs: an outcome could be for a function that is not installed yet
-	stopping bool
+	mu        sync.Mutex
+	fns       map[string]*function
+	routes    *routes
+	ready     []*function // functions with a lane that could run, in turn
+	held      heldList    // jobs in memory only, oldest first
+	heldSize  int64
+	room      *sync.Cond    // of mu: heldSize has shrunk, or the engine stops
+	spillSaid time.Duration // when the log said last that nothing can be stored
+	spillAt   *entry        // the wheel's entry that will spill the oldest, if any
+	pumping   bool
+	pumpMore  bool
+	started   bool // before that nothing runs: an outcome could be for a function that is not installed yet
+	stopping  bool
 
 	readings readings
 	marked   markedDeliveries

@@ -276,19 +276,27 @@ func (e *Engine) spill(jobs []*job) {
 		part := jobs[:n]
 		jobs = jobs[n:]
 		err := e.storeJobs(part, nil)
+		now := e.clock.Now()
 		e.mu.Lock()
 		for _, j := range part {
 			if err != nil && !j.done.Load() && j.held == nil {
-				j.since = e.clock.Now()
+				j.since = now
 				e.hold(j)
 			}
 		}
+		say := err != nil && !errors.Is(err, store.ErrClosed) && (e.spillSaid == 0 || now-e.spillSaid > saidEvery)
+		if say {
+			e.spillSaid = now
+		}
 		e.mu.Unlock()
-		if err != nil && !errors.Is(err, store.ErrClosed) {
+		if say {
 			e.log.Warn("events that wait cannot be stored; their sources are held back", "events", len(part), "error", err)
 		}
 	}
 }
+
+// saidEvery is how often the log says that sources are held back: it may be what fills the disk.
+const saidEvery = time.Minute
 
 // loadJob reads a waiting job's event back before it runs. It returns errDropped if the job has no entry any more.
 func (e *Engine) loadJob(j *job) error {

@@ -30,6 +30,7 @@ type backend interface {
 	sync() error                           // makes what was committed last survive a power cut
 	snapshot() *snapshot
 	tidy(more func() bool) error // collects garbage while more says so; after an error it is open what the disk has
+	rotate() error               // begins a new memtable
 	flatten() error              // rewrites what deleted keys have left behind; beside commits
 	free() (int64, error)        // bytes of the file system that are left
 	check() error                // reads all tables through

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 )
 
@@ -198,7 +199,13 @@ func (s *Store) drop(g *group, err error) {
 	}
 	s.changed.Broadcast()
 	s.mu.Unlock()
-	s.log.Error("a group was not written", "keys", len(g.entries), "updates", g.updates+open.updates, "err", err)
+	level := slog.LevelError
+	if full := errors.Is(cause, ErrFull); full && time.Since(s.fullSaid) < time.Minute {
+		level = slog.LevelDebug // the log may be what fills the disk
+	} else if full {
+		s.fullSaid = time.Now()
+	}
+	s.log.Log(context.Background(), level, "a group was not written", "keys", len(g.entries), "updates", g.updates+open.updates, "err", err)
 	g.finish(err)
 	open.finish(err)
 	s.mu.Lock()

@@ -17,6 +17,20 @@ import (
 // floor is the free space below which nothing is written.
 func (s *Store) floor() int64 { return s.opts.MinFree / 8 }
 
+// roomToOpen is the free space that opening asks for: the logs are written to tables then, and those may be merged with others. A
+// store that filled the disk itself, down to MinFree, must open.
+func (s *Store) roomToOpen() int64 {
+	logs, _ := filepath.Glob(filepath.Join(s.dir, dataName, "*.mem"))
+	room := s.floor() + mergeRoom
+	for _, name := range logs {
+		room += diskBytes(name)
+	}
+	return min(room, max(s.floor(), s.opts.MinFree/2))
+}
+
+// mergeRoom is what tables take while they are merged.
+const mergeRoom = 16 << 20
+
 // ballast is the size of the ballast file.
 func (s *Store) ballast() int64 { return s.opts.MinFree / 4 }
 
@@ -48,8 +62,10 @@ func (s *Store) checkFree() (int64, error) {
 	full := free < s.opts.MinFree
 	if s.full.Swap(full) != full {
 		if full {
+			s.tidying.Reset(tidyFull)
 			s.log.Warn("the disk is nearly full: nothing new is accepted", "dir", s.dir, "free", free, "min_free", s.opts.MinFree)
 		} else {
+			s.tidying.Reset(tidyEvery)
 			s.log.Info("the disk has space again", "dir", s.dir, "free", free)
 		}
 	}
@@ -62,15 +78,18 @@ func (s *Store) makeRoom() error {
 	if err != nil {
 		return err
 	}
-	if free < s.floor() && s.dropBallast() {
+	room := s.roomToOpen()
+	if free < room && s.dropBallast() {
 		if free, err = freeBytes(s.dir); err != nil {
 			return err
 		}
 	}
-	if free < s.floor() {
-		return fullError(s.dir, free, s.floor())
+	if free < room {
+		return fullError(s.dir, free, room)
 	}
-	s.full.Store(free < s.opts.MinFree)
+	if s.full.Store(free < s.opts.MinFree); s.full.Load() {
+		s.tidying.Reset(tidyFull)
+	}
 	s.makeBallast(free)
 	return nil
 }

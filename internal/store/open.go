@@ -43,6 +43,7 @@ type Store struct {
 	failed     chan struct{}
 	tidying    *time.Ticker
 	full       atomic.Bool // less than MinFree is left
+	fullSaid   time.Time   // when the log said last that a group was dropped for that; for whoever commits
 
 	writer sync.Mutex // held for the length of an Update; taken before mu
 	txn    txn        // the update that is being made; guarded by writer

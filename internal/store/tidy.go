@@ -11,6 +11,7 @@ import (
 
 const (
 	tidyEvery    = 10 * time.Minute // how often the store looks whether there is something to tidy up
+	tidyFull     = 5 * time.Second  // and while the disk is full
 	flattenAfter = 20_000           // deleted keys that are worth rewriting the tables for
 	flattenBelow = 64 << 20         // bytes on disk above which that would take too long and wear too much
 )
@@ -21,6 +22,7 @@ func (s *Store) tidy() {
 	s.mu.Lock()
 	idle := s.stats.Updates == s.tidied
 	flatten := idle && s.deleted >= flattenAfter && !s.flattening
+	urgent := s.full.Load() && s.deleted > 0 && !s.flattening // nothing is added, so that nothing else would free what was deleted
 	s.tidied = s.stats.Updates
 	s.mu.Unlock()
 	free, err := s.checkFree()
@@ -30,6 +32,14 @@ func (s *Store) tidy() {
 	s.makeBallast(free)
 	if err := s.disk.tidy(s.quiet); err != nil {
 		s.drop(newGroup(), fmt.Errorf("%w: collecting garbage in %s: %w", ErrBroken, s.dir, err))
+		return
+	}
+	if urgent && free >= s.roomToOpen() {
+		if err := s.disk.rotate(); err != nil {
+			s.drop(newGroup(), fmt.Errorf("%w: beginning a new log in %s: %w", ErrBroken, s.dir, err))
+			return
+		}
+		s.flatten()
 		return
 	}
 	if flatten && s.quiet() && diskBytes(filepath.Join(s.dir, dataName)) < flattenBelow {
@@ -63,6 +73,23 @@ func (s *Store) flatten() {
 }
 
 func (d *disk) flatten() error { return d.db.Flatten(1) }
+
+// rotate begins a new memtable, so that what was deleted is in tables, where merging them forgets it. Badger does that only when one
+// is full: so it is filled.
+func (d *disk) rotate() error {
+	const keys = 16
+	filler := make([]byte, valueThreshold-64)
+	for !exists(d.memName(d.mem + 1)) {
+		entries := map[string]entry{}
+		for i := range keys {
+			entries[string(NewKey(Meta).String("store/filler").Uint(uint64(i)))] = entry{value: filler}
+		}
+		if err := d.commit(entries); err != nil {
+			return err
+		}
+	}
+	return d.syncAll()
+}
 
 // tidy collects value log files that are half garbage, one after another.
 func (d *disk) tidy(more func() bool) error {
