@@ -88,11 +88,13 @@ func TestDiskAndMemoryStayBounded(t *testing.T) {
 	require.LessOrEqual(t, w.over, int64(0), "more on the disk than 64 MiB, or 1.5 times what lives")
 }
 
+var records = flag.Int("records", 1_000_000, "records of the full form of TestBacklogOfAWeek")
+
 // TestBacklogOfAWeek lets records wait for an uplink, and then drains them.
 func TestBacklogOfAWeek(t *testing.T) {
 	n := 20_000
 	if *full {
-		n = 1_000_000
+		n = *records
 	}
 	url := fmt.Sprintf("tcp://127.0.0.1:%d", freePort(t))
 	far := newFar(t, freePort(t))

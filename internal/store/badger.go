@@ -76,6 +76,9 @@ func profile(name, dir string, key []byte, log *slog.Logger) badger.Options {
 		o = o.WithEncryptionKey(key).WithBlockCacheSize(2 << 20)
 	}
 	if name == profileSmall {
+		if strconv.IntSize == 64 { // a compaction builds several tables at once, each in twice its size of memory
+			o = o.WithBaseTableSize(2 << 20)
+		}
 		return o.WithMemTableSize(2 << 20).WithValueLogFileSize(4 << 20).WithBaseLevelSize(8 << 20).WithIndexCacheSize(1 << 20)
 	}
 	return o.WithMemTableSize(8 << 20).WithValueLogFileSize(16 << 20).WithBaseLevelSize(16 << 20).WithIndexCacheSize(8 << 20)
