@@ -146,8 +146,12 @@ func everyMethod() []asked {
 			return gw.DeadLetters(ctx, api.DeadQuery{Function: "overheat", Revision: "000000000000", Limit: 3})
 		}},
 		{"DeadLetter", func(ctx context.Context, gw api.Gateway) (any, error) { return gw.DeadLetter(ctx, "d2") }},
+		{"TryReplay", func(ctx context.Context, gw api.Gateway) (any, error) {
+			return gw.TryReplay(ctx, "d1", []byte(`{"temperature":1}`))
+		}},
 		{"Replay", nothing(func(ctx context.Context, gw api.Gateway) error { return gw.Replay(ctx, "d1", nil) })},
 		{"Replay", nothing(func(ctx context.Context, gw api.Gateway) error { return gw.Replay(ctx, "d2", []byte{}) })},
+		{"TryReplay", func(ctx context.Context, gw api.Gateway) (any, error) { return gw.TryReplay(ctx, "nobody", nil) }},
 		{"Drop", nothing(func(ctx context.Context, gw api.Gateway) error { return gw.Drop(ctx, "d2") })},
 		{"State", func(ctx context.Context, gw api.Gateway) (any, error) {
 			return gw.State(ctx, api.StateRef{Function: "overheat", Name: "hot", Key: &cellar})

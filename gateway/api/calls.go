@@ -105,6 +105,11 @@ func (c *Client) Replay(ctx context.Context, id string, data []byte) error {
 	return c.act(ctx, http.MethodPost, path("dead", id, "replay"), nil, replayBody{Data: data})
 }
 
+// TryReplay asks what a replay of a dead letter would do; nothing is done.
+func (c *Client) TryReplay(ctx context.Context, id string, data []byte) (*Invoked, error) {
+	return call[*Invoked](ctx, c, http.MethodPost, path("dead", id, "try"), nil, replayBody{Data: data})
+}
+
 // Drop removes a dead letter for good.
 func (c *Client) Drop(ctx context.Context, id string) error {
 	return c.act(ctx, http.MethodDelete, path("dead", id), nil, nil)

@@ -82,6 +82,9 @@ func (s *Server) routes() []route {
 		{"Replay", "POST /v1/dead/{id}/replay", send(func(ctx context.Context, r *http.Request, b *replayBody) (any, error) {
 			return done{}, gw.Replay(ctx, r.PathValue("id"), b.Data)
 		})},
+		{"TryReplay", "POST /v1/dead/{id}/try", send(func(ctx context.Context, r *http.Request, b *replayBody) (any, error) {
+			return gw.TryReplay(ctx, r.PathValue("id"), b.Data)
+		})},
 		{"Drop", "DELETE /v1/dead/{id}", act(func(ctx context.Context, r *http.Request) error {
 			return gw.Drop(ctx, r.PathValue("id"))
 		})},

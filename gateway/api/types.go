@@ -208,7 +208,8 @@ type Life struct {
 	Size     int           `json:"size"`
 	Preview  string        `json:"preview"` // of the payload: at most 120 bytes, printable
 	Accepted bool          `json:"accepted"`
-	Refused  string        `json:"refused,omitempty"` // why the gateway would not have it
+	Refused  string        `json:"refused,omitempty"`  // why the gateway would not have it
+	Replayed string        `json:"replayed,omitempty"` // the dead letter that it was; it ran outside the order of its key
 	Outcomes []LifeOutcome `json:"outcomes"`
 }
 
@@ -376,7 +377,8 @@ type Gateway interface {
 
 	DeadLetters(ctx context.Context, q DeadQuery) ([]DeadLetter, error)
 	DeadLetter(ctx context.Context, id string) (*DeadLetter, error)
-	Replay(ctx context.Context, id string, data []byte) error // data nil: as it was
+	Replay(ctx context.Context, id string, data []byte) error                // data nil: as it was
+	TryReplay(ctx context.Context, id string, data []byte) (*Invoked, error) // what a replay would do; nothing is done
 	Drop(ctx context.Context, id string) error
 
 	State(ctx context.Context, ref StateRef) ([]StateEntry, error)

@@ -262,12 +262,16 @@ func (a *App) Invoke(ctx context.Context, name string, r *api.InvokeRequest) (*a
 	if err != nil {
 		return nil, api.Errorf("unavailable", "%v", err)
 	}
-	out := &api.Invoked{Dry: r.Dry, EventID: got.EventID, Outcome: got.Outcome, Result: got.Result, Effects: got.Effects, Fault: got.Fault,
+	return invoked(name, got, r.Dry), nil
+}
+
+func invoked(name string, got *engine.Report, dry bool) *api.Invoked {
+	out := &api.Invoked{Dry: dry, EventID: got.EventID, Outcome: got.Outcome, Result: got.Result, Effects: got.Effects, Fault: got.Fault,
 		Wall: got.Usage.Wall, CPU: got.Usage.CPU}
 	for _, l := range got.Logs {
 		out.Logs = append(out.Logs, api.LogLine{Time: time.Now().UTC(), Function: name, Level: l.Level, Text: l.Text, EventID: got.EventID})
 	}
-	return out, nil
+	return out
 }
 
 // follow passes on what is there and, if more is not nil, what comes, until ctx or the follower ends.
@@ -387,7 +391,7 @@ func (a *App) Record(ctx context.Context, q api.RecordQuery, emit func(json.RawM
 
 func life(l engine.Life) api.Life {
 	out := api.Life{ID: l.ID, Seq: l.Seq, Source: l.Source, Type: l.Type, Subject: l.Subject, Time: l.Time, TimeOK: l.TimeOK,
-		Size: l.Size, Preview: l.Preview, Accepted: l.Accepted, Refused: l.Refused}
+		Size: l.Size, Preview: l.Preview, Accepted: l.Accepted, Refused: l.Refused, Replayed: l.Replayed}
 	for _, o := range l.Outcomes {
 		out.Outcomes = append(out.Outcomes, api.LifeOutcome{Function: o.Function, Revision: short(o.Revision), What: o.What, Why: o.Why,
 			Attempt: o.Attempt, Wall: o.Wall, CPU: o.CPU, Effects: o.Effects, Result: o.Result, Fault: o.Fault})
@@ -407,7 +411,7 @@ func (a *App) DeadLetters(_ context.Context, q api.DeadQuery) ([]api.DeadLetter,
 
 func deadLetter(d *engine.DeadLetter, data bool) api.DeadLetter {
 	out := api.DeadLetter{ID: d.ID, Function: d.Function, Revision: short(d.Revision), Key: d.Key, Attempts: d.Attempts, Since: d.Since,
-		Reason: d.Reason, Fault: d.Fault, EventID: d.Event.ID, Type: d.Event.Type, Subject: d.Event.Subject, Time: d.Event.Time, Size: len(d.Event.Data)}
+		Reason: d.Reason, Fault: d.Fault, EventID: d.Event.ID, Type: d.Event.Type, Subject: d.Event.Subject, Time: d.Event.Time, Size: d.Size}
 	if data {
 		out.Data = d.Event.Data
 	}
@@ -437,6 +441,19 @@ func (a *App) Replay(ctx context.Context, id string, data []byte) error {
 		return deadError(err)
 	}
 	return a.st.Flush(ctx)
+}
+
+// TryReplay says what a replay would do.
+func (a *App) TryReplay(ctx context.Context, id string, data []byte) (*api.Invoked, error) {
+	got, err := a.engine.DryReplay(ctx, id, data)
+	if errors.Is(err, engine.ErrNoDeadLetter) {
+		return nil, deadError(err)
+	}
+	if err != nil {
+		return nil, api.Errorf("unavailable", "%v", err)
+	}
+	fn, _, _ := strings.Cut(id, ":")
+	return invoked(fn, got, true), nil
 }
 
 // Drop forgets a dead letter.

@@ -2,6 +2,9 @@ package cli
 
 import (
 	"fmt"
+	"math"
+	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
@@ -38,15 +41,31 @@ func deadCommand() *command {
 			},
 			{
 				name: "replay", usage: "ID… | --all", brief: "run the function again, outside the order of its key", max: -1,
-				flags:    append(selection(true), &cli.StringFlag{Name: "data", Usage: "with this payload instead: a `FILE`, or - for standard input"}),
-				examples: []string{"perigee dead replay d1", "perigee dead replay d1 --data mended.json", "perigee dead replay --all --function overheat"},
-				run:      replayDead,
+				text: `The oldest goes first. With --dry-run each letter is run on the state of now and it is said what would come of it: nothing is done, the
+letters stay, and it exits with 1 if one would fail again.`,
+				flags: append(selection(true),
+					&cli.StringFlag{Name: "data", Usage: "with this payload instead: a `FILE`, or - for standard input"},
+					&cli.BoolFlag{Name: "edit", Usage: "change the payload in $VISUAL or $EDITOR first"},
+					&cli.BoolFlag{Name: "dry-run", Usage: "say what it would do, and do nothing"}),
+				examples: []string{"perigee dead replay d1", "perigee dead replay d1 --edit", "perigee dead replay d1 --data mended.json --dry-run",
+					"perigee dead replay --all --function overheat", "perigee dead replay --all --revision 1f0c5a2b9e77 --dry-run"},
+				run: replayDead,
 			},
 			{
-				name: "drop", usage: "ID… | --all", brief: "remove letters for good", max: -1, flags: selection(true),
+				name: "drop", usage: "ID… | --all", brief: "remove letters for good", max: -1,
+				flags:    append(selection(true), &cli.BoolFlag{Name: "dry-run", Usage: "say which letters, and do nothing"}),
 				examples: []string{"perigee dead drop d1 d2", "perigee dead drop --all --function overheat --revision 1f0c5a2b9e77"},
 				run: func(c *call) error {
-					return c.eachLetter("dropped", func(gw *api.Client, id string) error { return gw.Drop(c.ctx, id) })
+					return c.eachLetter("dropped", "", func(gw *api.Client, id string) error {
+						if !c.Bool("dry-run") {
+							return gw.Drop(c.ctx, id)
+						}
+						d, err := gw.DeadLetter(c.ctx, id)
+						if err == nil && !c.json() {
+							c.out.line("%s  %s, %s %s", d.ID, d.Function, d.Type, safe(d.Subject, 80))
+						}
+						return err
+					})
 				},
 			},
 		},
@@ -116,29 +135,65 @@ func showDead(c *call) error {
 }
 
 func replayDead(c *call) error {
-	var data []byte
-	if name := c.String("data"); name != "" {
-		if c.Bool("all") || len(c.args) != 1 {
-			return usagef("--data is for one letter: give its ID")
+	data, err := c.newPayload()
+	if err != nil {
+		return err
+	}
+	again := 0
+	err = c.eachLetter("replayed", ", outside the order of its key", func(gw *api.Client, id string) error {
+		if !c.Bool("dry-run") {
+			return gw.Replay(c.ctx, id, data)
 		}
-		source := name
-		if name != "-" {
-			source = "@" + name
-		}
-		b, err := c.payload(source)
+		r, err := gw.TryReplay(c.ctx, id, data)
 		if err != nil {
 			return err
 		}
-		if b == nil {
-			b = []byte{}
+		if r.Outcome != "committed" {
+			again++
 		}
-		data = b
+		if c.json() {
+			return c.out.jsonLine(struct {
+				Letter string `json:"letter"`
+				*api.Invoked
+			}{id, r})
+		}
+		c.out.line("%s", c.out.bold(id))
+		writeInvoked(c.out, r)
+		return nil
+	})
+	if err == nil && again > 0 {
+		return &exitError{ExitFailed}
 	}
-	return c.eachLetter("replayed", func(gw *api.Client, id string) error { return gw.Replay(c.ctx, id, data) })
+	return err
+}
+
+// newPayload is what --data or --edit give a letter; nil: it keeps its own.
+func (c *call) newPayload() ([]byte, error) {
+	name, edit := c.String("data"), c.Bool("edit")
+	switch {
+	case name == "" && !edit:
+		return nil, nil
+	case name != "" && edit:
+		return nil, usagef("--data and --edit exclude each other")
+	case c.Bool("all") || len(c.args) != 1:
+		return nil, usagef("--data and --edit are for one letter: give its ID")
+	case edit:
+		return c.edited(c.args[0])
+	}
+	source := name
+	if name != "-" {
+		source = "@" + name
+	}
+	b, err := c.payload(source)
+	if b == nil {
+		b = []byte{}
+	}
+	return b, err
 }
 
 // eachLetter does one thing to the letters that are named, or with --all to all that are selected.
-func (c *call) eachLetter(did string, do func(gw *api.Client, id string) error) error {
+// more stands behind what was done to one.
+func (c *call) eachLetter(did, more string, do func(gw *api.Client, id string) error) error {
 	all := c.Bool("all")
 	switch {
 	case all && len(c.args) > 0:
@@ -154,11 +209,11 @@ func (c *call) eachLetter(did string, do func(gw *api.Client, id string) error) 
 	}
 	ids := c.args
 	if all {
-		letters, err := gw.DeadLetters(c.ctx, api.DeadQuery{Function: c.String("function"), Revision: c.String("revision")})
+		letters, err := gw.DeadLetters(c.ctx, api.DeadQuery{Function: c.String("function"), Revision: c.String("revision"), Limit: math.MaxInt32})
 		if err != nil {
 			return err
 		}
-		for _, d := range letters {
+		for _, d := range slices.Backward(letters) { // the oldest first
 			ids = append(ids, d.ID)
 		}
 	}
@@ -170,10 +225,24 @@ func (c *call) eachLetter(did string, do func(gw *api.Client, id string) error) 
 		n++
 		return nil
 	})
+	if c.Bool("dry-run") {
+		if !c.json() {
+			c.out.line("%s would be %s; nothing was done", plural(int64(n), "letter"), did)
+		} else if err == nil {
+			err = c.out.jsonLine(map[string]any{did: n, "dry_run": true})
+		}
+		return err
+	}
 	if c.json() {
 		return orElse(err, c.out.jsonLine(map[string]int{did: n}))
 	}
-	c.out.line("%s %s", plural(int64(n), "letter"), did)
+	if n != 1 {
+		more = strings.Replace(more, "its key", "their keys", 1)
+	}
+	if n == 0 {
+		more = ""
+	}
+	c.out.line("%s %s%s", plural(int64(n), "letter"), did, more)
 	return err
 }
 

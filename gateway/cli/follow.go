@@ -127,6 +127,9 @@ func (v *lives) show(l api.Life) {
 		if l.Refused != "" {
 			end = "  " + v.out.state("refused") + because(l.Refused)
 		}
+		if l.Replayed != "" {
+			end += "  " + v.out.dim("(replayed)")
+		}
 		v.out.line("%s %s %s%s", v.out.dim(clock(l.Time)), v.out.bold(safe(l.Subject, 200)), safe(l.Preview, 120), end)
 	}
 	for _, o := range l.Outcomes {
@@ -181,6 +184,9 @@ func writeLife(out *printer, l *api.Life) {
 	row("payload", "%s: %s", size(int64(l.Size)), safe(l.Preview, 0))
 	if l.Refused != "" {
 		row("refused", "%s", safe(l.Refused, 0))
+	}
+	if l.Replayed != "" {
+		row("replayed", "it was dead letter %s, and ran outside the order of its key", safe(l.Replayed, 0))
 	}
 	if len(l.Outcomes) == 0 && l.Refused == "" {
 		row("outcome", "no function has a trigger for it")

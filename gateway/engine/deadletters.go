@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,7 +33,8 @@ type DeadLetter struct {
 	order    uint64        // rises from letter to letter
 	Reason   string
 	Fault    *functions.Fault
-	Event    *event.Event
+	Size     int          // of its payload, in bytes
+	Event    *event.Event // without its payload in a list
 }
 
 // deadVersion 2 has the quality of Since.
@@ -114,7 +116,7 @@ func decodeDead(key, value []byte) (*DeadLetter, error) {
 		return nil, err
 	}
 	ev.Data = append([]byte(nil), ev.Data...)
-	d.Event = ev
+	d.Event, d.Size = ev, len(ev.Data)
 	return d, errors.Join(k.Err(), r.Done())
 }
 
@@ -172,7 +174,7 @@ func (e *Engine) trimDead(f *function) {
 	e.mu.Unlock()
 }
 
-// DeadLetters lists dead letters, newest first, at most limit (0: 100) of one function or of all.
+// DeadLetters lists dead letters, newest first, at most limit (0: 100) of one function or of all, without payloads.
 func (e *Engine) DeadLetters(fn, revision string, limit int) ([]*DeadLetter, error) {
 	if limit <= 0 {
 		limit = 100
@@ -190,6 +192,7 @@ func (e *Engine) DeadLetters(fn, revision string, limit int) ([]*DeadLetter, err
 				return true
 			}
 			if revision == "" || strings.HasPrefix(d.Revision, revision) {
+				d.Event.Data = nil // all of them might be more than the memory
 				out = append(out, d)
 			}
 			return true
@@ -240,26 +243,65 @@ func (e *Engine) Replay(id string, data []byte) error {
 	if err != nil {
 		return err
 	}
+	f, ev, err := e.replayed(d, data)
+	if err != nil {
+		return err
+	}
+	e.stampReplay(ev)
+	life := e.lives.add(ev)
+	life.change(false, func() { life.Replayed = id })
+	j := &job{fn: f, ev: ev, key: d.Key, params: d.Params, size: len(ev.Data) + len(ev.Topic) + 256, life: life,
+		order: e.seq.next(), since: e.clock.Now()}
+	_, order, _ := parseDeadID(id)
+	if err := e.removeDead(d.Function, order, id, j); err != nil {
+		life.refuse(err.Error())
+		return err
+	}
+	life.accept()
+	e.log.Info("a dead letter is replayed, outside the order of its key", "function", d.Function, "letter", id, "event", ev.ID, "payload_changed", data != nil)
+	e.start([]*job{j})
+	return nil
+}
+
+// replayed is the function and the event of a dead letter's replay.
+func (e *Engine) replayed(d *DeadLetter, data []byte) (*function, *event.Event, error) {
 	e.mu.Lock()
 	f := e.fns[d.Function]
 	e.mu.Unlock()
 	if f == nil {
-		return fmt.Errorf("function %q is not deployed, so that its dead letters cannot be replayed", d.Function)
+		return nil, nil, fmt.Errorf("function %q is not deployed, so that its dead letters cannot be replayed", d.Function)
 	}
 	ev := *d.Event
 	if data != nil {
 		ev.Data = data
 	}
-	ev.Seq = 0
-	e.stampReplay(&ev)
-	j := &job{fn: f, ev: &ev, key: d.Key, params: d.Params, size: len(ev.Data) + len(ev.Topic) + 256, life: e.lives.add(&ev),
-		order: e.seq.next(), since: e.clock.Now()}
-	_, order, _ := parseDeadID(id)
-	if err := e.removeDead(d.Function, order, id, j); err != nil {
-		return err
+	if why := e.unacceptable(&ev); why != "" {
+		return nil, nil, errors.New(why)
 	}
-	e.start([]*job{j})
-	return nil
+	return f, &ev, nil
+}
+
+// DryReplay runs a dead letter on the state of now and says what it would do; data, if not nil, replaces its payload. Nothing is done, and the
+// letter stays.
+func (e *Engine) DryReplay(ctx context.Context, id string, data []byte) (*Report, error) {
+	d, err := e.DeadLetter(id)
+	if err != nil {
+		return nil, err
+	}
+	f, ev, err := e.replayed(d, data)
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	dep := f.dep
+	e.mu.Unlock()
+	j := &job{fn: f, dep: dep, ev: ev, key: d.Key, params: d.Params}
+	j.attempt.Add(1)
+	o, err := e.try(ctx, j)
+	if err != nil {
+		return nil, err
+	}
+	return (&outcomeReport{event: ev.ID, verdict: e.tried(j, o), outcome: o}).report(e.opt.Secrets), nil
 }
 
 // Drop forgets a dead letter.

@@ -23,6 +23,7 @@ type Life struct {
 	Preview  string
 	Accepted bool
 	Refused  string
+	Replayed string // the dead letter that it was: it runs outside the order of its key
 	Outcomes []LifeOutcome
 }
 
@@ -215,12 +216,16 @@ func (e *Engine) Life(id string) (Life, bool) {
 	l := e.lives
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	var newest *life // a replayed event has the id that it had
 	for _, x := range l.ring {
-		if x.ID == id {
-			return x.snapshot(), true
+		if x.ID == id && (newest == nil || x.Seq > newest.Seq) {
+			newest = x
 		}
 	}
-	return Life{}, false
+	if newest == nil {
+		return Life{}, false
+	}
+	return newest.snapshot(), true
 }
 
 // follower is one who listens to a ring.

@@ -212,6 +212,24 @@ func (f *Fake) Replay(_ context.Context, id string, data []byte) error {
 	return nil
 }
 
+// TryReplay says that the function would fail again, unless its payload has a temperature.
+func (f *Fake) TryReplay(_ context.Context, id string, data []byte) (*api.Invoked, error) {
+	defer f.mu.Unlock()
+	if err := f.enter("TryReplay"); err != nil {
+		return nil, err
+	}
+	i, err := f.findDead(id)
+	if err != nil {
+		return nil, err
+	}
+	f.record("TryReplay %s %q", id, data)
+	got := &api.Invoked{Dry: true, EventID: f.dead[i].EventID, Outcome: "dead", Fault: f.dead[i].Fault}
+	if strings.Contains(string(data), "temperature") {
+		got.Outcome, got.Fault, got.Effects = "committed", nil, []string{"device fan = true"}
+	}
+	return got, nil
+}
+
 // Drop removes the letter.
 func (f *Fake) Drop(_ context.Context, id string) error {
 	defer f.mu.Unlock()
