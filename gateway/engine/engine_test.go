@@ -425,7 +425,9 @@ func TestAPermanentFaultIsADeadLetterAtOnceAndTheKeyGoesOn(t *testing.T) {
 	require.Len(t, dead, 1)
 	require.Equal(t, "error", dead[0].Reason)
 	require.Equal(t, 1, dead[0].Attempts)
-	require.Equal(t, "bad", string(dead[0].Event.Data))
+	one, err := r.e.DeadLetter(dead[0].ID)
+	require.NoError(t, err)
+	require.Equal(t, "bad", string(one.Event.Data))
 
 	require.NoError(t, r.e.Replay(dead[0].ID, []byte("good")))
 	r.wait("the replay", func() bool { return r.state("counter", "in/a", "n") == "2" })
