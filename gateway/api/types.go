@@ -208,6 +208,7 @@ type Life struct {
 	Size     int           `json:"size"`
 	Preview  string        `json:"preview"` // of the payload: at most 120 bytes, printable
 	Accepted bool          `json:"accepted"`
+	Took     time.Duration `json:"took_ns,omitempty"`  // until it was accepted
 	Refused  string        `json:"refused,omitempty"`  // why the gateway would not have it
 	Replayed string        `json:"replayed,omitempty"` // the dead letter that it was; it ran outside the order of its key
 	Outcomes []LifeOutcome `json:"outcomes"`
@@ -225,6 +226,40 @@ type LifeOutcome struct {
 	Effects  []string         `json:"effects,omitempty"` // "publish alerts/overheat", "device fan = true"
 	Result   string           `json:"result,omitempty"`
 	Fault    *functions.Fault `json:"fault,omitempty"`
+
+	At       time.Duration `json:"at_ns,omitempty"`      // when the last attempt ended, since the event came in
+	Durable  time.Duration `json:"durable_ns,omitempty"` // when the outcome was committed and synced; 0: not yet, or not known
+	Letter   string        `json:"letter,omitempty"`     // the dead letter that it became
+	Attempts []LifeAttempt `json:"attempts,omitempty"`   // those that failed, the last ones
+	Actions  []LifeAction  `json:"actions,omitempty"`
+	Records  []LifeRecord  `json:"records,omitempty"`
+}
+
+// LifeAttempt is an attempt that failed.
+type LifeAttempt struct {
+	Number   int           `json:"number"`
+	Revision string        `json:"revision"`
+	At       time.Duration `json:"at_ns"`
+	Wall     time.Duration `json:"wall_ns"`
+	What     string        `json:"what"` // retry, dead
+	Fault    string        `json:"fault"`
+}
+
+// LifeAction is a publish, a device write or an HTTP call of a committed outcome.
+type LifeAction struct {
+	ID     string        `json:"id"` // that its receiver can tell repeats by
+	Action string        `json:"action"`
+	What   string        `json:"what"`          // waiting, done, dropped
+	Why    string        `json:"why,omitempty"` // of the last time that it could not be carried out
+	At     time.Duration `json:"at_ns"`
+}
+
+// LifeRecord is a record that a committed outcome appended to a stream.
+type LifeRecord struct {
+	Stream   string `json:"stream"`
+	Sequence uint64 `json:"sequence"`
+	What     string `json:"what,omitempty"` // waiting, acknowledged, dropped; only in Event(id)
+	Why      string `json:"why,omitempty"`
 }
 
 // EventCase is an event as a test case: what a function read and did when it ran on it.

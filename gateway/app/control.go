@@ -343,16 +343,6 @@ func (a *App) Events(ctx context.Context, q api.EventQuery, emit func(api.Life) 
 	})
 }
 
-// Event returns one event that is still remembered.
-func (a *App) Event(_ context.Context, id string) (*api.Life, error) {
-	l, ok := a.engine.Life(id)
-	if !ok {
-		return nil, api.Errorf("not-found", "event %s is not remembered (any more)", id).WithHint("the newest are: perigee events")
-	}
-	out := life(l)
-	return &out, nil
-}
-
 // EventCase makes a test case of what a function did with an event.
 func (a *App) EventCase(ctx context.Context, id, function string) (*api.EventCase, error) {
 	if function != "" {
@@ -387,16 +377,6 @@ func (a *App) Record(ctx context.Context, q api.RecordQuery, emit func(json.RawM
 		return api.Errorf("bad-request", "%v", err)
 	}
 	return err
-}
-
-func life(l engine.Life) api.Life {
-	out := api.Life{ID: l.ID, Seq: l.Seq, Source: l.Source, Type: l.Type, Subject: l.Subject, Time: l.Time, TimeOK: l.TimeOK,
-		Size: l.Size, Preview: l.Preview, Accepted: l.Accepted, Refused: l.Refused, Replayed: l.Replayed}
-	for _, o := range l.Outcomes {
-		out.Outcomes = append(out.Outcomes, api.LifeOutcome{Function: o.Function, Revision: short(o.Revision), What: o.What, Why: o.Why,
-			Attempt: o.Attempt, Wall: o.Wall, CPU: o.CPU, Effects: o.Effects, Result: o.Result, Fault: o.Fault})
-	}
-	return out
 }
 
 // DeadLetters lists dead letters.

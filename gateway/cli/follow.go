@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -81,8 +82,10 @@ func eventsCommand() *command {
 			}))
 		},
 		sub: []*command{{
-			name: "show", usage: "ID", brief: "everything about one event that is still in memory", min: 1, max: 1,
-			examples: []string{"perigee events show 01J9ZQ4W"},
+			name: "show", usage: "ID", brief: "one event, from its source to the acknowledgement of the cloud", min: 1, max: 1,
+			text: `ID is an event that is remembered: one of the last 1000, one that waits, or one whose function failed for good; or a dead letter.
+Times are since the event came in.`,
+			examples: []string{"perigee events show 01J9ZQ4W", "perigee events show overheat:3f"},
 			run: func(c *call) error {
 				gw, err := c.gateway()
 				if err != nil {
@@ -191,6 +194,9 @@ func writeLife(out *printer, l *api.Life) {
 	if len(l.Outcomes) == 0 && l.Refused == "" {
 		row("outcome", "no function has a trigger for it")
 	}
+	if l.Took > 0 {
+		row("accepted", "after %s", span(l.Took))
+	}
 	for _, o := range l.Outcomes {
 		out.line("→ %s", outcomeLine(out, o))
 		if o.Result != "" {
@@ -199,5 +205,35 @@ func writeLife(out *printer, l *api.Life) {
 		if o.Fault != nil {
 			writeIndented(out, o.Fault.Text())
 		}
+		writeSteps(out, &o)
+	}
+}
+
+// writeSteps shows what happened to one outcome, with the time since the event came in.
+func writeSteps(out *printer, o *api.LifeOutcome) {
+	step := func(at time.Duration, what, format string, args ...any) {
+		when := ""
+		if at > 0 {
+			when = "+" + span(at)
+		}
+		out.line("  %8s  %s %s", when, out.state(what), fmt.Sprintf(format, args...))
+	}
+	for _, a := range o.Attempts {
+		step(a.At, fmt.Sprintf("attempt %d", a.Number), "of revision %s, in %s: %s", a.Revision, span(a.Wall), safe(a.Fault, 300))
+	}
+	if o.What == "committed" && o.At > 0 {
+		step(o.At, fmt.Sprintf("attempt %d", o.Attempt), "of revision %s, in %s", o.Revision, span(o.Wall))
+	}
+	if o.Durable > 0 {
+		step(o.Durable, "durable", "in the store")
+	}
+	if o.Letter != "" {
+		step(o.Durable, "dead letter", "%s: perigee dead show %s", o.Letter, quoteArg(o.Letter))
+	}
+	for _, a := range o.Actions {
+		step(a.At, a.What, "%s%s", safe(a.Action, 200), safe(because(a.Why), 300))
+	}
+	for _, r := range o.Records {
+		step(0, orDefault(r.What, "appended"), "record %d of stream %s%s", r.Sequence, r.Stream, safe(because(r.Why), 300))
 	}
 }

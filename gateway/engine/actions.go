@@ -38,6 +38,7 @@ type action struct {
 	hold     time.Duration // device: how long the value stays
 	deadline time.Duration // on the gateway's clock; 0: none
 	wall     int64         // the same on the wall clock in ms, if that was synchronised; else 0
+	life     *life         // of its event; not stored
 	void     bool          // was not carried out, and never will be; not stored
 
 	// Of an HTTP call, not stored:
@@ -111,6 +112,7 @@ func (e *Engine) newAction(j *job, x *functions.Effect, index int) *action {
 		chain:  j.ev.Chain + 1,
 		boot:   e.clock.Boot(),
 		hold:   x.For,
+		life:   j.life,
 	}
 	if x.Kind == functions.WriteDevice {
 		a.topic, a.device = "", true
@@ -205,6 +207,7 @@ func (e *Engine) loadJournal() error {
 // carryOut hands durable actions to their targets.
 func (e *Engine) carryOut(acts []*action) {
 	for _, a := range acts {
+		a.acts("waiting", "")
 		e.plant.give(a)
 	}
 }
@@ -329,6 +332,7 @@ func (t *target) run(ctx context.Context) {
 		if err != nil {
 			t.putBack(a)
 			t.failed(err)
+			a.acts("waiting", err.Error())
 			if t.pause(ctx, a, err) != nil {
 				return
 			}
@@ -535,6 +539,11 @@ func (t *target) finish(a *action) bool {
 		return false
 	}
 	e.counts.actionsDone.Add(1)
+	if a.void {
+		a.acts("dropped", "it was of no use any more, or nobody takes it")
+	} else {
+		a.acts("done", "")
+	}
 	if len(jobs) > 0 {
 		e.start(jobs)
 	}

@@ -174,6 +174,7 @@ func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict, more bool) err
 			if !reflex {
 				e.carryOut(acts)
 			}
+			j.life.durable(j, v)
 			e.durable(j, stored, children)
 			if j.waiter != nil && v.what != "retry" {
 				j.waiter(&outcomeReport{event: j.ev.ID, verdict: *v, outcome: o})
@@ -265,6 +266,7 @@ func (e *Engine) conflict(tx store.Tx, j *job, o *functions.Outcome) error {
 func (e *Engine) apply(tx store.Tx, j *job, o *functions.Outcome, children []*child) ([]*action, error) {
 	f := j.fn
 	var acts []*action
+	j.appended = nil
 	timers := timerChanges{f: f, limit: j.dep.spec().Limits.Timers}
 	for i := range o.Effects {
 		x := &o.Effects[i]
@@ -280,9 +282,11 @@ func (e *Engine) apply(tx store.Tx, j *job, o *functions.Outcome, children []*ch
 		case functions.Append:
 			ev := j.inv.Event
 			rec := outbox.Record{EventID: ev.ID, Function: f.Name, Key: j.key, Time: ev.Time, TimeOK: ev.TimeOK, Boot: ev.Boot, Up: ev.Mono, Data: x.Value}
-			if _, err := e.opt.Outbox.Append(tx, x.Name, rec); err != nil {
+			seq, err := e.opt.Outbox.Append(tx, x.Name, rec)
+			if err != nil {
 				return nil, err
 			}
+			j.appendedTo(x.Name, seq)
 		default:
 			if err := state.Apply(tx, f.Name, j.key, x, j.dep.spec().Limits.State); err != nil {
 				return nil, err

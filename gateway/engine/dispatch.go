@@ -38,6 +38,7 @@ type job struct {
 	gen      int64         // of its lane when it was dispatched
 	conflict int           // how often it had to run again since what it read had changed
 	waiter   func(*outcomeReport)
+	appended []LifeRecord // by the outcome that is being committed
 
 	inv     *functions.Invocation
 	drops   int64                     // of the store, when the invocation began

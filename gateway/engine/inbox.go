@@ -343,7 +343,7 @@ func (e *Engine) loadInbox(f *function) (jobs []*job, err error) {
 			j.stored.Store(true)
 			j.life = e.lives.add(j.ev)
 			j.life.accept()
-			j.life.outcome(f, "waiting", "since before the gateway's start")
+			j.life.outcome(f, "waiting", j.sinceBefore())
 			j.ev = nil
 			jobs = append(jobs, j)
 			return true

@@ -22,6 +22,7 @@ type Life struct {
 	Size     int
 	Preview  string
 	Accepted bool
+	Took     time.Duration // until it was accepted
 	Refused  string
 	Replayed string // the dead letter that it was: it runs outside the order of its key
 	Outcomes []LifeOutcome
@@ -39,11 +40,19 @@ type LifeOutcome struct {
 	Effects  []string
 	Result   string
 	Fault    *functions.Fault
+
+	At       time.Duration // when the last attempt ended, since the event came in
+	Durable  time.Duration // when its outcome was; 0: not yet
+	Letter   string        // the dead letter that it became
+	Attempts []LifeAttempt // those that failed
+	Actions  []LifeAction
+	Records  []LifeRecord
 }
 
 // life is a Life in the making. A nil life is fine: nobody looks.
 type life struct {
 	ring    *lives
+	began   time.Time
 	matched []string      // functions that have a job; guarded by Engine.mu
 	boot    uint32        // of Time
 	up      time.Duration // of the machine, then
@@ -70,7 +79,7 @@ func newLives(n int, s Secrets, c *Clock) *lives {
 
 // add begins the life of an event.
 func (l *lives) add(ev *event.Event) *life {
-	x := &life{ring: l, Life: Life{ID: ev.ID, Seq: ev.Seq, Source: ev.Source, Type: ev.Type, Subject: ev.Subject, Time: ev.Time,
+	x := &life{ring: l, began: time.Now(), Life: Life{ID: ev.ID, Seq: ev.Seq, Source: ev.Source, Type: ev.Type, Subject: ev.Subject, Time: ev.Time,
 		TimeOK: ev.TimeOK, Size: len(ev.Data)}, boot: ev.Boot, up: ev.Mono}
 	x.Preview = glimpse(l.secrets, ev.Data)
 	l.mu.Lock()
@@ -106,17 +115,23 @@ func (x *life) snapshot() Life {
 	c.Preview = rules.Printable(c.Preview, previewBytes)
 	c.Subject = rules.Printable(c.Subject, 200)
 	c.Outcomes = slices.Clone(c.Outcomes)
+	for i := range c.Outcomes {
+		o := &c.Outcomes[i]
+		o.Attempts, o.Actions = slices.Clone(o.Attempts), slices.Clone(o.Actions)
+	}
 	return c
 }
 
 // of returns the outcome of a function, a new one if there is none. The ring's lock is held.
-func (x *life) of(f *function) *LifeOutcome {
+func (x *life) of(f *function) *LifeOutcome { return x.named(f.Name) }
+
+func (x *life) named(fn string) *LifeOutcome {
 	for i := range x.Outcomes {
-		if x.Outcomes[i].Function == f.Name {
+		if x.Outcomes[i].Function == fn {
 			return &x.Outcomes[i]
 		}
 	}
-	x.Outcomes = append(x.Outcomes, LifeOutcome{Function: f.Name})
+	x.Outcomes = append(x.Outcomes, LifeOutcome{Function: fn})
 	return &x.Outcomes[len(x.Outcomes)-1]
 }
 
@@ -126,7 +141,9 @@ func (x *life) accept() {
 	}
 	x.ring.mu.Lock()
 	alone := !x.Accepted && !slices.ContainsFunc(x.Outcomes, func(o LifeOutcome) bool { return o.What != "waiting" }) // else its outcome tells
-	x.Accepted = true
+	if !x.Accepted {
+		x.Accepted, x.Took = true, time.Since(x.began)
+	}
 	x.ring.mu.Unlock()
 	if alone {
 		x.change(true, func() {})
@@ -169,6 +186,7 @@ func (x *life) done(j *job, out *functions.Outcome, v verdict) {
 		o.What, o.Attempt, o.Revision = v.what, int(j.attempt.Load()), j.dep.Bundle.Digest
 		o.Wall, o.CPU, o.Fault, o.Effects = out.Usage.Wall, out.Usage.CPU, v.fault, nil
 		o.Why = ""
+		x.attempted(j, out, v, o)
 		if v.what == "retry" {
 			o.Why = "again in " + v.after.Round(time.Millisecond).String()
 		}

@@ -39,8 +39,10 @@ func Sample() *Fake {
 			{Time: at.Add(2 * time.Second), Function: "quiet", Revision: "aa00bb11cc22", Level: "warn", Text: "nothing to do"},
 		}
 		*d.Lives = []api.Life{
-			{ID: "01A", Seq: 41, Source: "mqtt", Type: "message", Subject: "zigbee2mqtt/cellar", Time: at, TimeOK: true, Size: 18, Preview: `{"temperature":31}`, Accepted: true,
-				Outcomes: []api.LifeOutcome{{Function: "overheat", Revision: "1f0c5a2b9e77", What: "committed", Attempt: 1, Wall: time.Millisecond, Effects: []string{"publish alerts/overheat", "device fan = true"}, Result: `{"hot":true}`}}},
+			{ID: "01A", Seq: 41, Source: "mqtt", Type: "message", Subject: "zigbee2mqtt/cellar", Time: at, TimeOK: true, Size: 18, Preview: `{"temperature":31}`, Accepted: true, Took: 3 * time.Millisecond,
+				Outcomes: []api.LifeOutcome{{Function: "overheat", Revision: "1f0c5a2b9e77", What: "committed", Attempt: 1, Wall: time.Millisecond, Effects: []string{"publish alerts/overheat", "device fan = true"}, Result: `{"hot":true}`,
+					At: 2 * time.Millisecond, Durable: 3 * time.Millisecond, Records: []api.LifeRecord{{Stream: "alerts", Sequence: 9001, What: "waiting", Why: "for uplink main"}},
+					Actions: []api.LifeAction{{ID: "a1", Action: "publish alerts/overheat", What: "done", At: 4 * time.Millisecond}, {ID: "a2", Action: "device fan", What: "waiting", Why: "not connected", At: 5 * time.Second}}}}},
 			{ID: "01B", Seq: 42, Source: "mqtt", Type: "message", Subject: "zigbee2mqtt/attic", Time: at.Add(time.Second), TimeOK: true, Size: 12, Preview: `{"battery":9}`, Accepted: true,
 				Outcomes: []api.LifeOutcome{{Function: "overheat", What: "skipped", Why: `no field "temperature"`}}},
 			{ID: "01C", Seq: 43, Source: "mqtt", Type: "message", Subject: "shelly/1", Time: at.Add(2 * time.Second), Size: 300_000, Preview: "…", Refused: "larger than 256 KiB"},
