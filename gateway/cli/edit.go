@@ -35,7 +35,7 @@ func (c *call) edited(id string) ([]byte, error) {
 		return nil, err
 	}
 	if bytes.Equal(got, text) {
-		os.Remove(name)
+		_ = os.Remove(name)
 		return nil, usagef("the payload is as it was: nothing was replayed").withHint("to replay it as it was, leave --edit out")
 	}
 	if isJSON {
@@ -45,7 +45,7 @@ func (c *call) edited(id string) ([]byte, error) {
 		}
 		got = tight.Bytes()
 	}
-	os.Remove(name)
+	_ = os.Remove(name)
 	return got, nil
 }
 
@@ -72,7 +72,7 @@ func (c *call) edit(pattern string, text []byte) (name string, got []byte, err e
 		cmd.Stdout = c.p.opts.Stderr
 	}
 	if err := cmd.Run(); err != nil {
-		os.Remove(f.Name())
+		_ = os.Remove(f.Name())
 		return "", nil, fmt.Errorf("the editor %q: %w; nothing was replayed", editor, err)
 	}
 	in, err := os.Open(f.Name())
