@@ -40,6 +40,7 @@ type action struct {
 	wall     int64         // the same on the wall clock in ms, if that was synchronised; else 0
 	life     *life         // of its event; not stored
 	void     bool          // was not carried out, and never will be; not stored
+	counted  *target       // that counts it as coming, until it has it; not stored
 
 	// Of an HTTP call, not stored:
 	tries  int    // that have arrived
@@ -236,6 +237,8 @@ type target struct {
 	undone  []*action // carried out, but still in the journal, in order; what finishes them again is in the wheel
 	pending int       // in the journal: queued, in flight and undone
 	bytes   int       // of those
+	coming  int       // decided, but not durable yet
+	behind  int       // bytes of those
 	broken  bool
 	stop    context.CancelFunc // nil before start
 	lastErr string
@@ -274,7 +277,37 @@ func (t *target) full() bool {
 
 // filled is full for one who holds mu.
 func (t *target) filled() bool {
-	return t.pending >= t.engine.opt.MaxJournal || t.maxBytes > 0 && t.bytes >= t.maxBytes
+	return t.pending+t.coming >= t.engine.opt.MaxJournal || t.maxBytes > 0 && t.bytes+t.behind >= t.maxBytes
+}
+
+// expect counts actions whose update joins its group: those that are decided next see that the journal is full.
+func expect(acts []*action) {
+	for _, a := range acts {
+		if t := a.counted; t != nil {
+			t.mu.Lock()
+			t.coming++
+			t.behind += len(a.value)
+			t.mu.Unlock()
+		}
+	}
+}
+
+// came counts off what expect has counted: the targets have the actions, or their group was dropped.
+func (e *Engine) came(acts []*action) {
+	room := false
+	for _, a := range acts {
+		if t := a.counted; t != nil {
+			t.mu.Lock()
+			filled := t.filled()
+			t.coming--
+			t.behind -= len(a.value)
+			room = room || filled && !t.filled()
+			t.mu.Unlock()
+		}
+	}
+	if room {
+		e.Later(e.wakeAll)
+	}
 }
 
 // idle says that nothing is left to do.

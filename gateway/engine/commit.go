@@ -148,7 +148,13 @@ func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict, more bool) err
 			e.marks.put(tx, j)
 			f.deduped.put(tx, j, e.clock.Now())
 		}
+		for _, a := range acts {
+			if !reflex {
+				a.counted = e.plant.target(a.target)
+			}
+		}
 		tx.OnJoin(func() {
+			expect(acts)
 			if v.what == "retry" {
 				j.stored.Store(true)
 			} else {
@@ -168,12 +174,14 @@ func (e *Engine) commit(j *job, o *functions.Outcome, v *verdict, more bool) err
 				j.stored.Store(false) // else it is, unless the entry was in a group that was dropped, too
 			}
 			forgetChildren(children)
+			e.came(acts)
 			e.lost(j, v)
 		})
 		tx.OnDurable(func() {
 			if !reflex {
 				e.carryOut(acts)
 			}
+			e.came(acts)
 			j.life.durable(j, v)
 			e.durable(j, stored, children)
 			if j.waiter != nil && v.what != "retry" {
