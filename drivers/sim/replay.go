@@ -42,11 +42,18 @@ type row struct {
 	after  time.Duration // since the row before it
 }
 
-func newReplay(name, file string, every time.Duration, dir string) *replay {
+// newReplay looks whether the recording is there; what is in it is read when it is played first.
+func newReplay(name, file string, every time.Duration, dir string) (*replay, error) {
 	if !filepath.IsAbs(file) {
 		file = filepath.Join(dir, file)
 	}
-	return &replay{name: name, file: file, every: every}
+	switch info, err := os.Stat(file); {
+	case err != nil:
+		return nil, fmt.Errorf("replay: %w; its path is relative to the folder of the configuration", err)
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("replay: %s is no file; name a CSV file with a line of field names", file)
+	}
+	return &replay{name: name, file: file, every: every}, nil
 }
 
 // Run emits the rows; it goes on where it stopped.

@@ -73,7 +73,10 @@ func newDevice(name string, decode func(into any) error, env drivers.Env) (*driv
 		}
 		d.Source, d.Reader, d.Actuator = s, s, s
 	case "replay":
-		r := newReplay(name, c.Replay, time.Duration(c.Every), env.Dir)
+		r, err := newReplay(name, c.Replay, time.Duration(c.Every), env.Dir)
+		if err != nil {
+			return nil, err
+		}
 		d.Source, d.Reader = r, r
 	default:
 		if err := c.checkWave(); err != nil {

@@ -190,8 +190,18 @@ func TestRecordingErrors(t *testing.T) {
 		_, err := parseRecording(strings.NewReader(text), time.Second)
 		require.ErrorContains(t, err, want)
 	}
-	d := house(t, t.TempDir(), map[string]string{"x": "{replay: absent.csv}"})["x"]
-	err := d.Source.Run(t.Context(), nil)
+	dir := t.TempDir()
+	_, err := makeDevice("x", "{replay: absent.csv}", drivers.Env{Dir: dir})
+	require.ErrorIs(t, err, os.ErrNotExist)
+	require.ErrorContains(t, err, "relative to the folder of the configuration")
+	_, err = makeDevice("x", "{replay: .}", drivers.Env{Dir: dir})
+	require.ErrorContains(t, err, "is no file")
+
+	file := filepath.Join(dir, "gone.csv")
+	require.NoError(t, os.WriteFile(file, []byte("a\n1\n"), 0o600))
+	d := house(t, dir, map[string]string{"x": "{replay: gone.csv}"})["x"]
+	require.NoError(t, os.Remove(file))
+	err = d.Source.Run(t.Context(), nil)
 	require.ErrorIs(t, err, os.ErrNotExist)
 	_, err = d.Reader.Read(t.Context())
 	require.ErrorIs(t, err, os.ErrNotExist)

@@ -107,7 +107,7 @@ func checkFolder(p, where string) error {
 func readFile(root *os.Root, p, where string) ([]byte, error) {
 	info, err := root.Stat(filepath.FromSlash(p)) // follows links, not out of the folder
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w; links may not lead out of the function's folder", where, err)
+		return nil, fmt.Errorf("read %s: %w; links may not lead out of the function's folder: copy the file into it", where, err)
 	}
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("read %s: it is no regular file", where)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -34,6 +35,9 @@ Duplicates are only counted. At the end it says on standard error what it had, a
 
 func runCloud(c *call) error {
 	r, err := receiver.New(receiver.Options{Listen: c.String("listen"), Out: c.String("out"), Log: slog.New(slog.NewTextHandler(c.p.opts.Stderr, nil))})
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("receive at %s: %w; choose another port, such as --listen tcp://127.0.0.1:1885", c.String("listen"), err)
+	}
 	if err != nil {
 		return fmt.Errorf("receive at %s: %w", c.String("listen"), err)
 	}

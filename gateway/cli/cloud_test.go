@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -60,6 +61,17 @@ func TestCloud(t *testing.T) {
 	errWriter.Close()
 	reading.Wait()
 	require.Contains(t, rest.String(), "1 record, 1 duplicate, 0 gaps, 0 missing")
+}
+
+// TestCloudPortInUse: the error says what to do.
+func TestCloudPortInUse(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	var out bytes.Buffer
+	p := cli.New(cli.Options{Stdout: io.Discard, Stderr: &out})
+	require.Equal(t, 1, p.Main(t.Context(), []string{"perigee", "cloud", "--listen", "tcp://" + l.Addr().String()}))
+	require.Contains(t, out.String(), "choose another port")
 }
 
 // lockedBuffer is a buffer that one writes and another reads.
