@@ -64,13 +64,22 @@ func (p *plug) accept() {
 		if err != nil {
 			return
 		}
+		p.mu.Lock() // a WaitGroup must not be added to while somebody begins to wait
 		p.served.Go(func() {
 			defer c.Close()
 			if err := p.serve(c); errors.Is(err, errNBD) {
 				p.t.Error(err)
 			}
 		})
+		p.mu.Unlock()
 	}
+}
+
+// unplugged waits until nobody uses the disk any more.
+func (p *plug) unplugged() {
+	p.mu.Lock()
+	p.mu.Unlock() //nolint:staticcheck // who has been accepted is counted now
+	p.served.Wait()
 }
 
 // cut loses what chance takes of what was not flushed, and returns how many writes that were and how many of them are lost, wholly or in parts.

@@ -186,7 +186,7 @@ func (m *machine) boot(memtables int) {
 	}
 	_ = cmd.Wait()
 	late.Stop()
-	m.disk.served.Wait()
+	m.disk.unplugged()
 	require.True(t, loading, "the guest did not come up:\n%s", strings.Join(said, "\n"))
 	unsafe, lost := m.disk.cut()
 	t.Logf("%s after %v: acknowledged %d, missing %d, memtables %d", m.subject, time.Since(start).Round(100*time.Millisecond), m.total(), m.missing, m.memtables)
