@@ -10,8 +10,9 @@ import (
 const (
 	tidyFirst = 5 * time.Second // after the start
 	tidyEvery = time.Minute
-	tidyQuiet = 60 // events within tidyEvery that are no work to speak of
-	tidyAgain = 10 // quiet times after which it is worth doing again
+	tidyQuiet = 60        // events within tidyEvery that are no work to speak of
+	tidyBytes = 256 << 10 // nor are so many bytes written: deploying many functions is no event, and takes memory
+	tidyAgain = 10        // quiet times after which it is worth doing again
 )
 
 // tidy gives memory back to the machine when the start is over, when a burst of work is over, and now and then while little happens.
@@ -23,7 +24,7 @@ func (a *App) tidy() {
 	a.background("memory", func(ctx context.Context) error {
 		timer := time.NewTimer(tidyFirst)
 		defer timer.Stop()
-		var seen int64
+		var seen, written int64
 		for quiet := tidyAgain; ; {
 			select {
 			case <-ctx.Done():
@@ -31,14 +32,14 @@ func (a *App) tidy() {
 			case <-timer.C:
 				timer.Reset(tidyEvery)
 			}
-			now := a.engine.Counts().Received
-			if now-seen > tidyQuiet {
+			now, bytes := a.engine.Counts().Received, a.st.Stats().BytesWritten
+			if now-seen > tidyQuiet || bytes-written > tidyBytes {
 				quiet = tidyAgain // worth it as soon as this is over
 			} else if quiet++; quiet > tidyAgain {
 				quiet = 0
 				rel.Release()
 			}
-			seen = now
+			seen, written = now, bytes
 		}
 	})
 }
