@@ -5,7 +5,7 @@
 //	deploy.go     functions: found, applied, checked, blocked, removed
 //	reload.go     a new configuration, live where that is possible
 //	sources.go    what produces events: the broker, devices, schedules
-//	control.go    the control API's requests
+//	control.go    the control API's requests; those about dead letters, and about state and devices, are in deadletters.go and values.go
 //	notify.go     what systemd is told
 //	backup.go     the store: opened, saved, restored
 //	tidy.go       memory that is given back

@@ -4,7 +4,7 @@
 //	inbox.go      what cannot be acknowledged by an outcome soon is stored, and acknowledged by that
 //	dispatch.go   lanes: per function and key in order, one at a time, as the pool of workers has room
 //	commit.go     every effect is checked, and what the invocation decided becomes one update of the store
-//	actions.go    publishes, device writes and HTTP calls (webcalls.go), from the journal, in order per target, after their group is durable
+//	actions.go    publishes, device writes and HTTP calls (webcalls.go) in the journal; targets.go carries them out, in order per target, after their group is durable
 //
 // Beside it stand which functions there are and what they act on (install.go, invoke.go, routes.go, plant.go, ports.go); what tells
 // one event from another that came before (delivery.go, marks.go, seen.go, dedupe.go); retries and timers (wheel.go, timers.go), deadletters.go,
